@@ -1,0 +1,1 @@
+"""From evidence to a confidence and a route (L1)."""

@@ -1,0 +1,1 @@
+"""Documents, search, quotes and intents (L1)."""

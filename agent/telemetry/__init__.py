@@ -1,0 +1,1 @@
+"""Metrics and the journal of events (L1)."""

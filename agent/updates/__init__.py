@@ -1,0 +1,1 @@
+"""The catalogue of models and what is installed (L1)."""

@@ -1,0 +1,1 @@
+"""Workstation side: turning source models into the builds that devices run."""
