@@ -154,8 +154,8 @@ class GenerationEnd:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a caller stores: plain or Markdown text under an id that is unique in its collection. ``metadata`` values are
-    compared by search filters."""
+    """What a caller stores: plain or Markdown text under an id that is unique in its collection; search filters compare
+    the ``metadata`` values."""
 
     id: str
     title: str

@@ -1,9 +1,9 @@
 """What a worker and the control process say to each other, and what an engine must be.
 
 A frame is a 4-byte big-endian length and a msgpack map. The parent sends ``request`` and ``cancel``; the worker sends
-``ready`` (once, after load and smoke test), then any number of ``event`` and exactly one ``end`` or ``error`` a request,
-in any order between requests. Payloads are msgpack-able maps; the typed clients in agent/engines/clients.py make them and
-read them, so no loose map travels further.
+``ready`` (once, after load and smoke test), then any number of ``event`` and exactly one ``end`` or ``error`` a
+request, in any order between requests. Payloads are msgpack-able maps; the typed clients in agent/engines/clients.py
+make them and read them, so no loose map travels further.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Decoder:
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """What a worker loads. ``engine`` is the import path ``module:Class`` of an `Engine`; ``files`` maps paths to SHA-256,
-    checked in the worker before anything opens them; ``options`` are the engine's own (threads, context, ...)."""
+    """What a worker loads. ``engine`` is the import path ``module:Class`` of an `Engine`; ``files`` maps paths to
+    SHA-256, checked before anything opens them; ``options`` are the engine's own (threads, context, ...)."""
 
     model: str
     engine: str
@@ -88,8 +88,8 @@ class EngineEvent:
 class Engine(Protocol):
     """What the worker's main loop drives, always on one thread.
 
-    The loop calls ``load`` once, then ``smoke_test``, then forever: ``submit`` and ``cancel`` for what arrived, ``step``
-    while ``busy``. A step is one bounded slice of work (at most some tens of milliseconds where it can be), so that new
+    The loop calls ``load`` once, then ``smoke_test``, then forever: ``submit`` and ``cancel`` for what arrived,
+    ``step`` while ``busy``. A step is one bounded slice of work (at most some tens of milliseconds where it can be), so that new
     requests join and cancels take effect between steps.
     """
 
