@@ -2,8 +2,8 @@
 
 Each class has a stable ``code`` (clients match on it, texts may change) and the HTTP status that the API gives it. A
 message names the offending value; ``remedy`` says what to do. Errors of third-party libraries are translated into
-these once, where the library is called, ``from`` their cause. Workers send errors across the process border as (code, message,
-remedy); `from_code` makes the class again on the other side.
+these once, where the library is called, ``from`` their cause. Workers send errors across the process border as (code,
+message, remedy); `from_code` makes the class again on the other side.
 
     OutpostError
     +-- ConfigError             the configuration cannot be used

@@ -89,8 +89,8 @@ class Engine(Protocol):
     """What the worker's main loop drives, always on one thread.
 
     The loop calls ``load`` once, then ``smoke_test``, then forever: ``submit`` and ``cancel`` for what arrived,
-    ``step`` while ``busy``. A step is one bounded slice of work (at most some tens of milliseconds where it can be), so that new
-    requests join and cancels take effect between steps.
+    ``step`` while ``busy``. A step is one bounded slice of work (at most some tens of milliseconds where it can be), so
+    that new requests join and cancels take effect between steps.
     """
 
     def load(self, spec: LoadSpec) -> Payload:
