@@ -20,6 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 SentenceKind = Literal["sentence", "item", "row", "code"]
 
 HEADING_SEPARATOR = " > "
@@ -36,6 +39,7 @@ class Sentence:
 
     @property
     def quoted(self) -> str:
+        """What a person gets to see: every line of it stands in the document."""
         return f"{self.lead}\n{self.text}" if self.lead else self.text
 
 
@@ -52,6 +56,22 @@ class Chunk:
     def search(self) -> str:
         """The words to embed and index for the chunk as a whole, without its heading."""
         return "\n".join(sentence.search for sentence in self.sentences)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredSentence:
+    """A sentence as the index gives it back: where it stands (``chunk`` and ``position`` count from 0 within the
+    document and within the chunk) and its unit vectors, of ``search`` alone and of `with_heading`; None where nothing
+    embeds."""
+
+    document: str
+    title: str
+    heading: str
+    chunk: int
+    position: int
+    sentence: Sentence
+    vector: NDArray[np.float32] | None = None
+    heading_vector: NDArray[np.float32] | None = None
 
 
 def with_heading(heading: str, search: str) -> str:
