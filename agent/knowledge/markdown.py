@@ -3,7 +3,8 @@
 The text is cut into blocks (headings, paragraphs, lists, tables, code), every block into sentences with what they need
 to be understood alone, and the blocks of one section are joined or split into chunks:
 
-- a chunk never crosses a heading, so each has one heading path;
+- a chunk never crosses a heading, so each has one heading path; a bold label that opens a paragraph ("**Food.** The
+  tearoom ...") counts as a heading of that paragraph;
 - blocks are joined while the chunk is short (JOIN_BELOW), so that a one-line paragraph is not lost among the vectors;
   two paragraphs that are long enough by themselves stay two chunks;
 - a block over SPLIT_OVER is split between its sentences; the parts of a table repeat its header;
@@ -35,6 +36,7 @@ _RULE = re.compile(r"\s{0,3}([-*_])(\s*\1){2,}\s*$")
 _ITEM = re.compile(r"(?P<indent>\s*)(?P<mark>[-*+•–◦▪]|\d{1,3}[.)]|[a-zA-Z]\))\s+(?=\S)")
 _DELIMITER = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
 _BOLD_LINE = re.compile(r"\s*(\*\*|__)(?P<text>[^*_]{2,80})\1:?\s*$")
+_RUN_IN = re.compile(r"\s*(\*\*|__)(?P<text>[^*_\n]{2,60})(?:[.:?]\1|\1[.:])(?=\s+\S)")
 _LABELLED = re.compile(r"\s*(\*\*|__)?[^\W\d_][^:.!?\n]{0,40}:(\*\*|__)?\s+\S")
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)")
@@ -103,8 +105,15 @@ def _sections(title: str, text: str) -> list[_Section]:
         if not lines[at].strip() or _RULE.match(lines[at]):
             at += 1
             continue
+        label = _RUN_IN.match(lines[at])
+        heading_path = section.heading
         block, at, lead = _block(lines, at, lead)
-        section.blocks.append(block)
+        if label:
+            found.append(_Section(f"{heading_path}{HEADING_SEPARATOR}{plain(label['text'])}", [block]))
+            section = _Section(heading_path)
+            found.append(section)
+        else:
+            section.blocks.append(block)
     return [section for section in found if section.blocks]
 
 
@@ -156,7 +165,7 @@ def _paragraph(lines: list[str], at: int) -> tuple[_Block, int, str]:
     while end < len(lines) and not _starts_block(lines, end):
         end += 1
     taken = lines[at:end]
-    pieces = [(text, [_sentence(text)]) for part in _hard_lines(taken) for text in sentences.split(part)]
+    pieces = [(text, [_sentence(text)]) for part in _hard_lines(taken) for text in _spoken(part)]
     last = pieces[-1][0] if pieces else ""
     return _Block(pieces), end, last if last.endswith((":", ":**", ":*", ":__")) else ""
 
@@ -172,6 +181,27 @@ def _hard_lines(lines: list[str]) -> list[str]:
         if line.endswith(("  ", "\\")):
             parts.append([])
     return ["\n".join(part) for part in parts if part]
+
+
+def _spoken(part: str) -> list[str]:
+    """The sentences of a piece of prose; a label and a question stay with the sentence that they introduce ("Changing
+    planes? Then the limit is five hours.")."""
+    found: list[str] = []
+    start: int | None = None
+    spans = sentences.spans(part)
+    for index, (left, right) in enumerate(spans):
+        start = left if start is None else start
+        opens = part[left:right].rstrip("*_\"'”’)").endswith("?") or _is_label(part[left:right])
+        if opens and index + 1 < len(spans) and right - start < LONG_ITEM:
+            continue
+        found.append(part[start:right])
+        start = None
+    return found
+
+
+def _is_label(text: str) -> bool:
+    match = _RUN_IN.match(f"{text} .")
+    return match is not None and match.end() == len(text)
 
 
 def _sentence(text: str) -> Sentence:
