@@ -188,7 +188,8 @@ class Quote:
     ``gap``: to the best sentence elsewhere; ``keyword``: share of the question's content words found in sentence or
     heading, weighted by rarity (0..1); ``heading_match``: the same for the heading alone; ``agreement``: vector and
     keyword rankings name the same sentence; ``kind_match``: the sentence holds the kind of value that the question asks
-    for (a time, a price, a place, a number), None when the question asks for no such kind.
+    for (a time, a price, a place, a number), None when the question asks for no such kind. ``signals``: further named
+    evidence of the ranker (agent/knowledge/quotes.py documents each), that only confidence reads.
     """
 
     document: str
@@ -202,6 +203,7 @@ class Quote:
     heading_match: float = 0.0
     agreement: bool = False
     kind_match: bool | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
