@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.messages import Usage
+
 MAX_TOKENS = 32_768
 JsonObject = dict[str, Any]
 
@@ -214,3 +216,12 @@ def sse(data: JsonObject) -> bytes:
 
 
 SSE_DONE = b"data: [DONE]\n\n"
+
+
+def usage_object(usage: Usage) -> JsonObject:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }

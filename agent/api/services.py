@@ -1,0 +1,144 @@
+"""What the API's endpoints share: the parts of the daemon, attending to clients that go away, and streaming (L3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from agent.api.admission import Admission
+from agent.api.guard import error_body
+from agent.api.wire import sse
+from agent.assistant import Assistant
+from agent.config import Config
+from agent.engines.clients import EmbeddingClient, TextClient
+from agent.engines.pool import Pool
+from agent.errors import Cancelled, OutpostError, UnknownModel
+from agent.library import Library
+from agent.messages import Answer, InstalledModel, Usage
+from agent.telemetry.journal import Journal
+from agent.telemetry.metrics import Metrics
+from agent.understanding import Understanding
+
+ASSISTANT = "outpost"
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Services:
+    """The running daemon as the endpoints see it. ``ready`` and ``notes`` change while it runs."""
+
+    config: Config
+    version: str
+    started_at: int
+    assistant: Assistant
+    library: Library
+    understanding: Understanding
+    pool: Pool
+    journal: Journal
+    metrics: Metrics
+    admission: Admission
+    models: Callable[[], Sequence[InstalledModel]]
+    ready: Callable[[], bool]
+    notes: Callable[[], Sequence[str]]
+    memory_bytes: Callable[[], Awaitable[int]]
+    recent_ms: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+
+    def text(self, name: str) -> TextClient:
+        """The client of an installed SLM. Raises UnknownModel."""
+        return TextClient(self.pool, self._installed(name, "slm").name)
+
+    def embedding(self, name: str) -> EmbeddingClient:
+        """The client of an installed embedding model. Raises UnknownModel."""
+        return EmbeddingClient(self.pool, self._installed(name, "embedding").name)
+
+    def _installed(self, name: str, kind: str) -> InstalledModel:
+        for model in self.models():
+            if model.name == name and model.kind == kind:
+                return model
+        raise self.unknown_model(name)
+
+    def unknown_model(self, name: str) -> UnknownModel:
+        names = ", ".join(sorted([ASSISTANT, *(model.name for model in self.models())]))
+        return UnknownModel(f"no model {name!r} can serve this", remedy=f"There are: {names}.", param="model")
+
+    def remember_latency(self, answer: Answer) -> None:
+        """For the quantiles of the status page; /metrics has histograms."""
+        self.recent_ms.append(answer.timings_ms["total"])
+        self.count_tokens(answer.usage)
+
+    def count_tokens(self, usage: Usage) -> None:
+        self.metrics.tokens.labels("prompt").inc(usage.prompt_tokens)
+        self.metrics.tokens.labels("cached").inc(usage.cached_tokens)
+        self.metrics.tokens.labels("completion").inc(usage.completion_tokens)
+
+
+def services(request: Request) -> Services:
+    """The daemon behind a request (a FastAPI dependency)."""
+    return cast(Services, request.app.state.services)
+
+
+async def attended(request: Request, work: Coroutine[None, None, _T], daemon: Services) -> _T:
+    """The result of ``work``, admitted to the queue; work whose client has gone is cancelled at once.
+
+    Raises Overloaded; Cancelled when the client went away (nobody is there to read it).
+    """
+    working = asyncio.create_task(_admitted(work, daemon), name="request")
+    watching = asyncio.create_task(_gone(request), name="request:client")
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.wait({working, watching})
+    if working.cancelled():
+        raise Cancelled("the client went away")
+    return working.result()
+
+
+async def _admitted(work: Coroutine[None, None, _T], daemon: Services) -> _T:
+    try:
+        with daemon.admission.enter():
+            return await work
+    finally:
+        work.close()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, admitted to the queue before the first byte goes out (Overloaded is a plain 429 then).
+
+    When the client goes away the response is cancelled and ``events`` is closed, with all that it holds.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes, None], daemon: Services) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(_told(events), media_type="text/event-stream", headers=headers)
+        self._events = events
+        self._admission = daemon.admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._admission.enter():
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                await self._events.aclose()
+
+
+async def _told(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """``events``, and an error as the last of them: the status line has gone out already."""
+    try:
+        async for event in events:
+            yield event
+    except OutpostError as error:
+        yield sse(error_body(error))
