@@ -1,8 +1,10 @@
-"""Fixtures shared by all tests: where third-party data lies."""
+"""Fixtures shared by all tests: where third-party data lies, and a text model that is made in a second."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,16 @@ def shared_data() -> Path:
             pytest.fail(f"OUTPOST_SHARED_DATA names {folder}, which is not there")
         pytest.skip(f"third-party test data is not at {folder}; set OUTPOST_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quantized llama-architecture GGUF of 1.6 MB with random weights, ChatML and a byte-level tokenizer.
+
+    Made in another process: importing the native library here would slow every test session that does not need it.
+    """
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    maker = ROOT / "tests" / "benchmarks" / "make_random_model.py"
+    made = subprocess.run([sys.executable, str(maker), str(path), "--tiny"], capture_output=True, timeout=100)
+    assert made.returncode == 0, made.stderr.decode()[-2000:]
+    return path

@@ -1,0 +1,184 @@
+"""Choosing a token from one row of logits: pure numpy, one vectorised pass a row.
+
+Temperature comes first, then top-k, min-p and top-p on the scaled distribution (the order of OpenAI-compatible
+servers). A seeded request draws from its own generator, one number a token, so its choices depend on its logits alone.
+Log-probabilities are the model's own: before penalty, temperature and any constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.errors import BadModel, InvalidRequest
+from agent.messages import Sampling
+
+Tokens = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Allowed = Callable[[Tokens], npt.NDArray[np.bool_]]
+
+PENALTY_WINDOW = 64
+"""How many of the latest tokens (prompt and answer) the repetition penalty looks at."""
+
+MAX_ALTERNATIVES = 20
+_FIRST_GUESS = 64
+_NEGLIGIBLE = np.float32(1e-5)
+
+
+def check(sampling: Sampling) -> None:
+    """Raises InvalidRequest naming the field that is out of range."""
+    limits: tuple[tuple[str, float, float], ...] = (
+        ("temperature", 0.0, 100.0),
+        ("top_k", 0, 1 << 30),
+        ("top_p", 0.0, 1.0),
+        ("min_p", 0.0, 1.0),
+        ("repetition_penalty", 0.01, 100.0),
+        ("max_tokens", 1, 1 << 30),
+    )
+    for name, low, high in limits:
+        value = getattr(sampling, name)
+        if not low <= value <= high:  # NaN fails too
+            raise InvalidRequest(f"{name} = {value!r} is not within {low:g} and {high:g}", param=name)
+    if sampling.logprobs is not None and not 0 <= sampling.logprobs <= MAX_ALTERNATIVES:
+        raise InvalidRequest(f"logprobs = {sampling.logprobs} is not within 0 and {MAX_ALTERNATIVES}", param="logprobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The model's log-probability of the chosen token, and the best alternatives in descending order."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+def greedy(logits: Floats) -> int:
+    """The most probable token; the lowest id among equals. Raises BadModel on NaN."""
+    token = int(logits.argmax())
+    if not np.isfinite(logits[token]):
+        raise _not_finite()
+    return token
+
+
+def score(logits: Floats, token: int, alternatives: int) -> Scored:
+    """Log-probabilities under a softmax of the raw logits."""
+    peak = logits.max()
+    if not np.isfinite(peak):
+        raise _not_finite()
+    shifted = logits - peak
+    normaliser = float(np.log(np.exp(shifted).sum(dtype=np.float64)))
+    top: tuple[tuple[int, float], ...] = ()
+    if alternatives:
+        count = min(alternatives, len(logits))
+        ids = np.argpartition(shifted, len(shifted) - count)[len(shifted) - count :]
+        ids = ids[np.lexsort((ids, -shifted[ids]))]
+        top = tuple((int(i), float(shifted[i]) - normaliser) for i in ids)
+    return Scored(float(shifted[token]) - normaliser, top)
+
+
+def penalise(logits: Floats, recent: Tokens, penalty: float) -> Floats:
+    """A copy in which the logits of ``recent`` tokens are divided (or multiplied, when negative) by ``penalty``."""
+    changed = logits.copy()
+    seen = np.unique(recent)
+    values = changed[seen]
+    changed[seen] = np.where(values > 0, values / penalty, values * penalty)
+    return changed
+
+
+def distribution(logits: Floats, sampling: Sampling) -> tuple[Tokens, Doubles]:
+    """The tokens that may be drawn and their probabilities (they sum to 1).
+
+    Ordered by falling probability where top-k, top-p or min-p cut something off, else by id.
+    """
+    peak = logits.max()
+    if not np.isfinite(peak):
+        raise _not_finite()
+    scaled = (logits - peak) / np.float32(sampling.temperature)
+    ids: Tokens
+    if 0 < sampling.top_k < len(scaled):
+        ids = np.argpartition(scaled, len(scaled) - sampling.top_k)[len(scaled) - sampling.top_k :].astype(np.int32)
+    else:
+        ids = np.arange(len(scaled), dtype=np.int32)
+    weights = np.exp(scaled[ids].astype(np.float64))
+    if sampling.min_p > 0:
+        keep = weights >= sampling.min_p  # the best token weighs 1
+        ids, weights = ids[keep], weights[keep]
+    if sampling.top_p < 1:
+        ids, weights = _nucleus(ids, weights, sampling.top_p)
+    elif len(ids) < len(logits):
+        order = np.lexsort((ids, -weights))
+        ids, weights = ids[order], weights[order]
+    return ids, weights / weights.sum()
+
+
+def _nucleus(ids: Tokens, weights: Doubles, top_p: float) -> tuple[Tokens, Doubles]:
+    """The fewest tokens whose share reaches ``top_p``; sorts the few heavy ones unless they do not suffice."""
+    goal = top_p * weights.sum()
+    heavy = np.flatnonzero(weights > _NEGLIGIBLE)
+    if weights[heavy].sum() < goal:
+        heavy = np.arange(len(ids))
+    order = heavy[np.lexsort((ids[heavy], -weights[heavy]))]
+    count = int(np.searchsorted(np.cumsum(weights[order]), goal)) + 1
+    order = order[:count]
+    return ids[order], weights[order]
+
+
+class Sampler:
+    """The choices of one request."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._random = np.random.Generator(np.random.PCG64(sampling.seed))
+        self.plain = sampling.temperature == 0 and sampling.repetition_penalty == 1
+        """Whether the choice is `greedy` on the row as it is."""
+        self.needs_history = sampling.repetition_penalty != 1
+
+    def choose(self, logits: Floats, recent: Tokens | None = None, allowed: Allowed | None = None) -> int | None:
+        """The next token; None when ``allowed`` allows none at all.
+
+        A constraint is asked about the likeliest tokens first, about the whole vocabulary only when it refuses them.
+        """
+        if self.needs_history and recent is not None and len(recent):
+            logits = penalise(logits, recent, self._sampling.repetition_penalty)
+        if self._sampling.temperature == 0:
+            return greedy(logits) if allowed is None else _greedy_allowed(logits, allowed)
+        ids, shares = distribution(logits, self._sampling)
+        token = self._draw(ids, shares)
+        if allowed is None or allowed(np.array([token], np.int32))[0]:
+            return token
+        fits = allowed(ids)
+        if not fits.any():
+            everything = np.arange(len(logits), dtype=np.int32)
+            fits = allowed(everything)
+            if not fits.any():
+                return None
+            ids, shares = distribution(np.where(fits, logits, np.float32(-np.inf)), self._sampling)
+            fits = shares > 0
+        return self._draw(ids[fits], shares[fits])
+
+    def _draw(self, ids: Tokens, shares: Doubles) -> int:
+        steps = np.cumsum(shares)
+        place = int(np.searchsorted(steps, self._random.random() * steps[-1], side="right"))
+        return int(ids[min(place, len(ids) - 1)])
+
+
+def _greedy_allowed(logits: Floats, allowed: Allowed) -> int | None:
+    best = greedy(logits)
+    if allowed(np.array([best], np.int32))[0]:
+        return best
+    count = min(_FIRST_GUESS, len(logits))
+    ids = np.argpartition(logits, len(logits) - count)[len(logits) - count :].astype(np.int32)
+    for candidates in (ids, np.arange(len(logits), dtype=np.int32)):
+        fits = candidates[allowed(candidates)]
+        if len(fits):
+            return int(fits[np.lexsort((fits, -logits[fits]))[0]])
+    return None
+
+
+def _not_finite() -> BadModel:
+    return BadModel(
+        "the model computes values that are not numbers", remedy="Its weights are damaged; download it again."
+    )
