@@ -120,7 +120,8 @@ class _Entry:
     extra_buffers_off: bool = False
     removed: bool = False
     last_error: str = ""
-    verified: dict[str, Sequence[int]] = field(default_factory=dict)
+    verified: dict[tuple[str, str], Sequence[int]] = field(default_factory=dict)
+    """Identities of files under (path, SHA-256), so that a file is not read again while neither has changed."""
 
     @property
     def idle(self) -> bool:
@@ -200,9 +201,11 @@ class Pool:
     async def unregister(self, model: str) -> None:
         """Forget a model; its open requests may finish within ``drain_s``. Raises UnknownModel."""
         entry = self._entry(model)
-        del self._entries[model]
         entry.removed = True
-        await self._retire(entry, self._drain_s)
+        try:
+            await self._retire(entry, self._drain_s)
+        finally:
+            del self._entries[model]  # not earlier: until now it held memory
 
     async def replace(self, spec: ModelSpec) -> None:
         """New files or options for a known model, registered where it was not. Open requests finish on the old ones;
@@ -280,10 +283,10 @@ class Pool:
         )
 
     def _entry(self, model: str) -> _Entry:
-        try:
-            return self._entries[model]
-        except KeyError:
-            raise _unknown(model) from None
+        entry = self._entries.get(model)
+        if entry is None or entry.removed:
+            raise _unknown(model)
+        return entry
 
     def _status(self, entry: _Entry) -> ModelStatus:
         worker = entry.worker
@@ -366,8 +369,7 @@ class Pool:
         if entry.quarantined:
             raise ModelQuarantined(
                 f"model {model!r} failed to load {self._max_load_crashes} times in a row: {entry.last_error}",
-                remedy="Mend or replace its files, then clear the quarantine on the operator page or with "
-                f"`outpost models clear {model}`.",
+                remedy="Replace its files, or clear the quarantine on the operator page.",
             )
         if entry.refusal is not None and entry.worker is None and entry.loading is None:
             if asyncio.get_running_loop().time() < entry.not_before:
@@ -447,7 +449,11 @@ class Pool:
             try:
                 worker = await Worker.start(
                     spec,
-                    known=entry.verified,
+                    known={
+                        path: identity
+                        for (path, sha256), identity in entry.verified.items()
+                        if spec.files.get(path) == sha256
+                    },
                     isolate=self._config.isolate,
                     timeout_s=self._config.load_timeout_s,
                     grace_s=self._grace_s,
@@ -466,7 +472,7 @@ class Pool:
         entry.reload_s = loop.time() - started
         entry.last_used = loop.time()
         entry.strikes = 0
-        entry.verified.update(worker.ready.verified)
+        entry.verified = {(path, spec.files[path]): known for path, known in worker.ready.verified.items()}
         entry.worker = worker
         self._tasks.create_task(self._follow(entry, worker), name=f"pool:follow:{spec.model}:{worker.pid}")
         sizes = await asyncio.to_thread(measure_pss, [worker.pid])
@@ -482,11 +488,7 @@ class Pool:
             entry.crashes += 1
             if worker.completed:
                 entry.failures = 0
-            words = worker.last_words.splitlines()
-            self._note_failure(
-                entry,
-                WorkerCrashed(f"the worker {worker.end_reason}" + (f"; last words: {words[-1]}" if words else "")),
-            )
+            self._note_failure(entry, WorkerCrashed(f"the worker {worker.end_reason}{worker.last_words}"))
 
     def _note_failure(self, entry: _Entry, error: OutpostError) -> None:
         entry.failures += 1

@@ -57,7 +57,7 @@ class LoadCrashed(WorkerCrashed):
 
     def __init__(self, message: str, *, native: bool) -> None:
         """``native``: ended by a signal that native code raises, so that another code path may be worth a try."""
-        super().__init__(message, remedy="Look at the worker's last words in status.")
+        super().__init__(message, remedy="Check the model's files and free memory.")
         self.native = native
 
 
@@ -170,7 +170,7 @@ class Worker:
                         "entry": spec.entry,
                         "files": dict(spec.files),
                         "options": dict(spec.options),
-                        "known": {path: list(identity) for path, identity in known.items() if path in spec.files},
+                        "known": {path: list(identity) for path, identity in known.items()},
                     },
                 ).encode()
             )
@@ -201,7 +201,6 @@ class Worker:
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=asyncio.subprocess.PIPE,
                     env=sandbox.environment(os.environ),
-                    cwd="/",
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
@@ -234,8 +233,10 @@ class Worker:
 
     @property
     def last_words(self) -> str:
-        """The end of what the process wrote to standard error."""
-        return self._stderr.decode("utf-8", "replace").strip()
+        """The last line that the process wrote to standard error, ready to stand behind a message; may be empty."""
+        lines = self._stderr.decode("utf-8", "replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"; last words: {last}" if last else ""
 
     async def writable(self) -> None:
         """Return when the worker has taken what was sent, or is gone."""
@@ -280,10 +281,14 @@ class Worker:
             self._stopped = True
             self._killed_because = self._killed_because or "was stopped"
             self._writer.close()  # the end of the stream makes the worker exit
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(_EXIT_WAIT_S):
                     await asyncio.shield(self.ended)
-        await self.kill("was stopped")
+            except (TimeoutError, asyncio.CancelledError) as error:
+                self.kill_now("was stopped")
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+        await asyncio.shield(self.ended)
 
     async def kill(self, because: str) -> None:
         """End the process now; open requests get WorkerCrashed that says why."""
@@ -445,9 +450,8 @@ class Worker:
             os.killpg(self.pid, signal.SIGKILL)
         if not self._loaded.done():
             native = self._end_signal is not None and self._end_signal != signal.SIGKILL
-            self._loaded.set_exception(
-                LoadCrashed(f"the worker of model {self.model!r} {self.end_reason} while loading", native=native)
-            )
+            message = f"the worker of model {self.model!r} {self.end_reason} while loading{self.last_words}"
+            self._loaded.set_exception(LoadCrashed(message, native=native))
         with contextlib.suppress(OutpostError, asyncio.CancelledError):
             self._loaded.exception()  # nobody may be waiting any more
         for request in list(self._requests.values()):

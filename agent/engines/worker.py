@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
@@ -23,6 +24,8 @@ from agent.errors import BadModel, HashMismatch, InputTooLarge
 _READ_BYTES = 1 << 18
 _HIGH_WATER = 1 << 20
 """Unsent bytes over which the engine is not stepped: a parent that reads slowly slows the engine, memory stays flat."""
+
+_SETTLED_NS = 2_000_000_000
 
 FileIdentity = tuple[int, int, int, int, int]
 
@@ -93,7 +96,8 @@ def identity(stat: os.stat_result) -> FileIdentity:
 def verify(files: Mapping[str, str], known: Mapping[str, Sequence[int]]) -> dict[str, FileIdentity]:
     """Check every file against its SHA-256; one whose identity is in ``known`` (verified earlier) is not read again.
 
-    Returns the identities that are now verified. Raises HashMismatch, BadModel.
+    Returns the identities that are now verified, without files changed a moment ago: a second change could hide in the
+    same tick of the file system's clock. Raises HashMismatch, BadModel.
     """
     verified: dict[str, FileIdentity] = {}
     for path, expected in files.items():
@@ -109,7 +113,8 @@ def verify(files: Mapping[str, str], known: Mapping[str, Sequence[int]]) -> dict
                         )
                     if identity(os.fstat(file.fileno())) != before:
                         raise BadModel(f"{path} changed while it was checked", remedy="Load the model again.")
-                verified[path] = before
+                if time.time_ns() - before[-1] > _SETTLED_NS:
+                    verified[path] = before
         except OSError as error:
             raise BadModel(
                 f"cannot read {path}: {error.strerror or error}", remedy="Check that it is there and readable."
