@@ -18,10 +18,11 @@ together, which for a row is a small Markdown table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SentenceKind = Literal["sentence", "item", "row", "code"]
 

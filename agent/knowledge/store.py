@@ -24,16 +24,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from agent.errors import BadModel, InputTooLarge, InvalidRequest, NotFound
+from agent.errors import BadModel, InputTooLarge, InvalidDocument, InvalidRequest, NotFound
 from agent.knowledge import filters, schema
 from agent.knowledge.chunks import Chunk, Sentence, StoredSentence
 from agent.knowledge.filters import Filter
-from agent.knowledge.vectors import ChunkVectors, Floats, Kind, to_bits, to_int8, to_unit
+from agent.knowledge.vectors import ChunkVectors, Kind, query_codes, to_bits, to_unit, unit_of
 from agent.messages import Document, Passage
+
+if TYPE_CHECKING:
+    from agent.knowledge.vectors import Codes, Floats
 
 Mode = Literal["hybrid", "keyword"]
 Stored = Literal["added", "replaced", "unchanged", "embedded"]
@@ -87,7 +88,7 @@ class CollectionStats:
     name: str
     documents: int
     chunks: int
-    not_embedded: int
+    embedded: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ class Store:
         metadata), InputTooLarge, BadModel (vectors of a wrong shape).
         """
         check_collection(collection)
-        _check_document(document, chunks)
+        check_document(document, chunks)
         if vectors is not None and len(vectors) != len(chunks):
             raise BadModel(f"{len(vectors)} vectors for {len(chunks)} chunks")
         hash = content_hash(document, chunks)
@@ -240,7 +241,7 @@ class Store:
         with self._reading():
             rows = self._rows(
                 "SELECT c.name, count(d.id), coalesce(sum((SELECT count(*) FROM chunks k WHERE k.document = d.id)), 0),"
-                " coalesce(sum(d.embedded = 0), 0)"
+                " coalesce(sum(d.embedded), 0)"
                 " FROM collections c LEFT JOIN documents d ON d.collection = c.id GROUP BY c.id ORDER BY c.name"
             )
         return tuple(CollectionStats(*row) for row in rows)
@@ -285,17 +286,17 @@ class Store:
             raise InvalidRequest(f"k is {k}", remedy=f"It must be from 1 to {MAX_K}.", param="k")
         with self._reading():
             within = self._collection(collection)
-            query_codes = self._query_codes(within, vector)
+            codes = self._query_codes(within, vector)
             scope = _Scope.of(within, where)
             by_keyword = self._by_keyword(scope, query)
-            if vector is None or query_codes is None:
+            if vector is None or codes is None:
                 ranks = _Ranks(by_keyword, [], [], {})
                 return Found(self._passages(ranks, k, "keyword"), "keyword")
-            unit = vector / np.float32(np.linalg.norm(vector))
+            unit = unit_of(vector)
             paragraphs = self._similarities(
-                scope, Kind.PARAGRAPH, unit, by_keyword, self._near(scope, Kind.PARAGRAPH, query_codes)
+                scope, Kind.PARAGRAPH, unit, by_keyword, self._near(scope, Kind.PARAGRAPH, codes)
             )
-            pairs = self._similarities(scope, Kind.PAIR, unit, by_keyword, self._near(scope, Kind.PAIR, query_codes))
+            pairs = self._similarities(scope, Kind.PAIR, unit, by_keyword, self._near(scope, Kind.PAIR, codes))
             ranks = _Ranks(by_keyword, _best(paragraphs), _best(pairs), paragraphs)
             return Found(self._passages(ranks, k, "hybrid"), "hybrid")
 
@@ -346,7 +347,7 @@ class Store:
         )
         return [chunk for (chunk,) in rows]
 
-    def _near(self, scope: _Scope, kind: Kind, query: bytes) -> list[int]:
+    def _near(self, scope: _Scope, kind: Kind, query: Codes) -> list[int]:
         """Chunks that may hold the nearest vectors of a kind."""
         if self._is_small(scope, kind):
             rows = self._rows(
@@ -355,18 +356,18 @@ class Store:
                 scope.collection,
                 int(kind),
                 *scope.values,
-                query,
+                query.tobytes(),
             )
             return [chunk for (chunk,) in rows]
         return [key // (2 * _POSITIONS) for key in self._near_by_bits(scope, kind, query)]
 
-    def _near_by_bits(self, scope: _Scope, kind: Kind, query: bytes) -> list[int]:
+    def _near_by_bits(self, scope: _Scope, kind: Kind, query: Codes) -> list[int]:
         """Keys of about CANDIDATES vectors whose signs differ least.
 
         vec0 takes time in proportion to k times the rows that pass, so one shard tells first how far the wanted share
         lies, and the search over all shards passes only what is nearer.
         """
-        bits = to_bits(np.frombuffer(query, np.int8)[None])[0]
+        bits = to_bits(query[None])[0]
         keys = ""
         if scope.where:
             shift = (2 * _POSITIONS).bit_length() - 1
@@ -451,17 +452,17 @@ class Store:
             )
         return tuple(passages)
 
-    def _query_codes(self, within: int, vector: Floats | None) -> bytes | None:
+    def _query_codes(self, within: int, vector: Floats | None) -> Codes | None:
         """The query's int8 vector; None where the collection can only be searched by keywords."""
         if vector is None:
             return None
-        codes = to_int8(vector[None])[0]
+        codes = query_codes(vector)
         dim = self._dimension()
         if dim is None or self._row("SELECT 1 FROM documents WHERE collection = ? AND embedded = 0 LIMIT 1", within):
             return None
         if codes.shape != (dim,):
             raise BadModel(f"the question's embedding has {codes.size} numbers; the index has {dim}")
-        return bytes(codes.tobytes())
+        return codes
 
     # ------------------------------------------------------------ rows in and out
 
@@ -514,7 +515,7 @@ class Store:
             ((within, int(kind), chunk, position, row.tobytes()) for chunk, kind, position, row in rows),
         )
         indexed = [row for row in rows if row[1] in (Kind.PARAGRAPH, Kind.PAIR)]
-        codes = to_bits(np.array([row for _, _, _, row in indexed]))
+        codes = [to_bits(row[None])[0] for _, _, _, row in indexed]
         self._db.executemany(
             "INSERT INTO bits (rowid, collection, kind, shard, code) VALUES (?, ?, ?, ?, vec_bit(?))",
             (
@@ -696,7 +697,16 @@ def _form(chunk: Chunk) -> list[Any]:
     return [chunk.heading, chunk.text, [[s.kind, s.lead, s.text, s.search] for s in chunk.sentences]]
 
 
-def _check_document(document: Document, chunks: Sequence[Chunk]) -> None:
+def check_document(document: Document, chunks: Sequence[Chunk]) -> None:
+    """What `Store.put` asks of a document. Raises InvalidRequest, InvalidDocument, InputTooLarge."""
+    texts = [document.id, document.title, document.text, *document.metadata]
+    texts += [value for value in document.metadata.values() if isinstance(value, str)]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidDocument(
+            f"the document {document.id!r} holds half a surrogate pair", remedy="Send valid Unicode text."
+        ) from error
     if not 1 <= len(document.id) <= _MAX_ID or "\0" in document.id:
         raise InvalidRequest(
             f"{document.id[:80]!r} cannot be a document's id", remedy=f"Use 1 to {_MAX_ID} characters.", param="id"

@@ -2,7 +2,7 @@
 
 A chunk gives one vector for itself, one for every pair of neighbouring sentences (both found by search), and two for
 every sentence, alone and with its heading (compared by the quotes). Vectors are int8 with a scale of their own that is
-not kept: cosines do not need it.
+not kept: cosines do not need it. numpy is imported late: the control process does without it until the first vector.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from agent.errors import BadModel
 from agent.knowledge.chunks import Chunk, with_heading
 
-Floats = NDArray[np.float32]
-Codes = NDArray[np.int8]
+if TYPE_CHECKING:
+    from numpy import float32, int8
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[float32]
+    Codes: TypeAlias = NDArray[int8]
 
 
 class Kind(IntEnum):
@@ -70,20 +72,41 @@ def of_chunk(chunk: Chunk, vectors: Floats) -> ChunkVectors:
 def to_int8(vectors: Floats) -> Codes:
     """Codes of -127..127 along each row's own largest number. Raises BadModel for NaN, infinity and zero rows, which
     sqlite-vec would take without a word."""
+    import numpy as np
+
     largest = np.abs(vectors).max(axis=-1, keepdims=True) if vectors.size else np.ones((0, 1), np.float32)
     if not (np.isfinite(largest).all() and (largest > 0).all()):
         raise BadModel("the embedding model gave a vector that is not finite or zero", remedy="Verify its files.")
     return np.rint(vectors * (127 / largest)).astype(np.int8)
 
 
+def query_codes(vector: Floats) -> Codes:
+    """`to_int8` of one vector. Raises BadModel."""
+    if vector.ndim != 1:
+        raise BadModel(f"the question's embedding has the shape {vector.shape}")
+    codes: Codes = to_int8(vector[None])[0]
+    return codes
+
+
+def unit_of(vector: Floats) -> Floats:
+    import numpy as np
+
+    unit: Floats = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return unit
+
+
 def to_bits(codes: Codes) -> list[bytes]:
     """The signs of each row, for the bit index."""
+    import numpy as np
+
     packed = np.packbits(codes > 0, axis=-1, bitorder="little")
     return [row.tobytes() for row in packed]
 
 
 def to_unit(blobs: Sequence[bytes], dim: int) -> Floats:
     """Stored vectors as float32 rows of length 1."""
+    import numpy as np
+
     codes = np.frombuffer(b"".join(blobs), dtype=np.int8).reshape(-1, dim).astype(np.float32)
     unit: Floats = codes / np.linalg.norm(codes, axis=1, keepdims=True)
     return unit
