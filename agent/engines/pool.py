@@ -43,7 +43,6 @@ from agent.messages import ModelKind
 
 ModelState = Literal["unloaded", "loading", "ready", "backing-off", "quarantined"]
 
-_SAMPLE_S = 5.0
 _HOUSEKEEPING_S = 1.0
 
 
@@ -141,6 +140,7 @@ class Pool:
     ``grace_s``: how long a worker may leave a ping unanswered once a request is past its deadline. ``drain_s``: how
     long open requests may go on when a model is unloaded or the pool is left. ``backoff_s`` doubles with every failure
     in a row up to ``backoff_max_s``. ``max_load_crashes`` in a row lead to quarantine.
+    ``sample_s``: how often memory is measured.
     """
 
     def __init__(
@@ -152,6 +152,7 @@ class Pool:
         backoff_s: float = 0.25,
         backoff_max_s: float = 60.0,
         max_load_crashes: int = 3,
+        sample_s: float = 5.0,
     ) -> None:
         self._config = config
         self._budget = config.memory_mb << 20
@@ -160,6 +161,7 @@ class Pool:
         self._backoff_s = backoff_s
         self._backoff_max_s = backoff_max_s
         self._max_load_crashes = max_load_crashes
+        self._sample_s = sample_s
         self._entries: dict[str, _Entry] = {}
         self._tasks = asyncio.TaskGroup()
         self._room = asyncio.Lock()
@@ -188,7 +190,10 @@ class Pool:
                 for worker in (entry.worker, entry.retiring):
                     if worker is not None:
                         worker.kill_now("was stopped")
-            await self._tasks.__aexit__(kind, error, traceback)
+            # The group must see a cancellation (it may be its own, after a task's failure); any other error of the
+            # block goes on as it is instead of inside an ExceptionGroup.
+            cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
+            await self._tasks.__aexit__(*((kind, error, traceback) if cancelled else (None, None, None)))
 
     # ---- models
 
@@ -522,14 +527,14 @@ class Pool:
             busy = any(entry.worker for entry in self._entries.values())
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_HOUSEKEEPING_S if busy else None):
+                async with asyncio.timeout(min(_HOUSEKEEPING_S, self._sample_s) if busy else None):
                     await self._wake.wait()
             now = loop.time()
             for entry in list(self._entries.values()):
                 if entry.idle and not entry.spec.pinned and now - entry.last_used >= self._config.keep_alive_s:
                     await self._retire(entry, 0.0)
             if now >= next_sample:
-                next_sample = now + _SAMPLE_S
+                next_sample = now + self._sample_s
                 await self._sample()
 
     async def _sample(self) -> None:

@@ -363,21 +363,19 @@ class Worker:
 
     async def _read(self) -> None:
         decoder = Decoder()
-        pending = 0
         try:
             while data := await self._reader.read(_READ_BYTES):
-                pending += len(data)
-                if frames := list(decoder.feed(data)):
-                    for frame in frames:
-                        self._take(frame, pending // len(frames))
-                    pending = 0
+                for frame in decoder.feed(data):
+                    self._take(frame)
         except ConnectionError:
             pass
         except (OutpostError, ValueError, TypeError, KeyError, AttributeError) as error:
             # Whatever a worker sends is input from hostile files at second hand.
             self.kill_now(f"broke the protocol ({type(error).__name__}: {error})")
 
-    def _take(self, frame: Frame, size: int) -> None:
+    def _take(self, frame: Frame) -> None:
+        if not isinstance(frame.payload, dict):
+            raise TypeError(f"a {frame.kind!r} frame without a map")
         if frame.kind in ("event", "end", "error") and frame.id:
             request = self._requests.get(frame.id)
             if request is None:
@@ -386,8 +384,8 @@ class Worker:
             if frame.kind != "event":
                 self._forget(request)
                 self.completed += 1
-                request.push(event, size)
-            elif request.full(size):
+                request.push(event, frame.size)
+            elif request.full(frame.size):
                 self.cancel(request)
                 request.fail(
                     Overloaded(
@@ -397,7 +395,7 @@ class Worker:
                     )
                 )
             else:
-                request.push(event, size)
+                request.push(event, frame.size)
         elif frame.kind == "pong":
             if self._pong is not None and not self._pong.done():
                 self._pong.set_result(None)

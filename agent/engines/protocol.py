@@ -26,12 +26,13 @@ Payload = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """``id`` is the request's, 0 for frames about the worker itself."""
+    """``id`` is the request's, 0 for frames about the worker itself; ``size`` in bytes is that of a received frame."""
 
     kind: FrameKind
     id: int = 0
     op: str = ""
     payload: Payload = field(default_factory=dict)
+    size: int = field(default=0, compare=False)
 
     def encode(self) -> bytes:
         """Raises InputTooLarge over MAX_FRAME_BYTES."""
@@ -60,7 +61,7 @@ class Decoder:
             body = bytes(self._buffer[_LENGTH.size : _LENGTH.size + length])
             del self._buffer[: _LENGTH.size + length]
             kind, ident, op, payload = msgpack.unpackb(body, raw=False)
-            frames.append(Frame(kind, ident, op, payload))
+            frames.append(Frame(kind, ident, op, payload, length))
         return frames
 
 

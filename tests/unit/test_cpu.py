@@ -1,0 +1,39 @@
+"""The check of the CPU's flags against the build."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.engines.cpu import check_cpu, check_flags, cpu_flags, required_flags
+from agent.errors import UnfitBuild
+
+ATOM = """processor\t: 0
+vendor_id\t: GenuineIntel
+flags\t\t: fpu sse sse2 ssse3 sse4_1 sse4_2
+bogomips\t: 2000.00
+
+processor\t: 1
+flags\t\t: fpu sse sse2 ssse3 sse4_1 sse4_2 avx2
+"""
+
+
+def test_flags_are_those_that_every_core_has():
+    assert cpu_flags(ATOM) == {"fpu", "sse", "sse2", "ssse3", "sse4_1", "sse4_2"}
+    assert cpu_flags("processor\t: 0\nFeatures\t: fp asimd\n") == {"fp", "asimd"}
+    assert cpu_flags("") == frozenset()
+
+
+def test_an_old_cpu_is_told_what_it_lacks_and_how_to_mend_it():
+    with pytest.raises(UnfitBuild, match="lacks avx2, bmi2, f16c, fma") as unfit:
+        check_flags(required_flags("x86_64"), cpu_flags(ATOM))
+    assert "CMAKE_ARGS" in str(unfit.value)
+
+
+def test_other_architectures_need_nothing():
+    check_flags(required_flags("aarch64"), set())
+    check_flags(required_flags("arm64"), set())
+    check_flags(required_flags("AMD64"), {"avx2", "bmi2", "f16c", "fma", "sse"})
+
+
+def test_this_machine_runs_what_the_tests_run():
+    check_cpu()
