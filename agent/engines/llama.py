@@ -211,10 +211,6 @@ class Model:
         return known
 
     @cached_property
-    def end_tokens(self) -> Tokens:
-        return np.array([t for t in range(self.n_vocab) if lib.llama_vocab_is_eog(self.vocab, t)], np.int32)
-
-    @cached_property
     def control(self) -> Control:
         """Every control token by name. Walks the vocabulary once."""
         always: list[str] = []

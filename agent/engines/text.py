@@ -22,18 +22,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from agent.engines.cpu import check_cpu
 from agent.engines.prefixes import Cells, Sequence, common_prefix
 from agent.engines.protocol import EngineEvent, LoadSpec, Payload, error_event
-from agent.engines.sampling import Sampler, check, greedy, score
+from agent.engines.sampling import PENALTY_WINDOW, Sampler, check, greedy, score
 from agent.engines.stops import Release
 from agent.engines.templates import ChatTemplate
 from agent.errors import BadModel, ContextOverflow, InputTooLarge, InvalidRequest, OutpostError, Unavailable
 from agent.messages import ChatMessage, Sampling, ToolCall
 
 if TYPE_CHECKING:
-    from agent.engines.llama import Context, Grammar, Model
+    from agent.engines.constraint import Constraint, Vocabulary
+    from agent.engines.llama import Context, Model
 
 Tokens = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
 
 SMOKE_TOKENS = 64
 STEP_SECONDS = 0.06
@@ -59,7 +62,7 @@ class _Request:
     submitted: float
     sampler: Sampler
     release: Release
-    grammar: Grammar | None = None
+    constraint: Constraint | None = None
     sequence: Sequence | None = None
     cached: int = 0
     next_token: int = -1
@@ -89,11 +92,13 @@ class TextEngine:
         self._waiting: list[_Request] = []
         self._running: list[_Request] = []
         self._seconds_per_token = 0.0
+        self._vocabulary: Vocabulary | None = None
 
     # ---------------------------------------------------------------- loading
 
     def load(self, spec: LoadSpec) -> Payload:
-        from agent.engines import llama
+        check_cpu()
+        from agent.engines import llama  # maps the native library
 
         options = spec.options
         batch = max(int(options.get("batch", 256)), SMOKE_TOKENS)
@@ -194,8 +199,14 @@ class TextEngine:
                 f"the prompt has {len(prompt)} tokens, with room for an answer the context holds {self._length - 1}",
                 remedy="Shorten the messages, or raise text.context.",
             )
+        constraint = None
+        if sampling.json_schema is not None:
+            if sampling.stop:
+                raise InvalidRequest("stop strings could cut an answer that must satisfy a schema", param="stop")
+            constraint = self._constrain(sampling.json_schema)
         return _Request(
             id=id,
+            constraint=constraint,
             sampling=sampling,
             prompt=prompt,
             limit=min(sampling.max_tokens, self._length - len(prompt)),
@@ -203,6 +214,13 @@ class TextEngine:
             sampler=Sampler(sampling),
             release=Release(sampling.stop),
         )
+
+    def _constrain(self, schema: str) -> Constraint:
+        from agent.engines.constraint import Constraint, Vocabulary
+
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self._model)
+        return Constraint(self._model, self._vocabulary, schema)
 
     def _prompt(self, payload: Payload) -> Tokens:
         raw = payload.get("prompt")
@@ -336,10 +354,7 @@ class TextEngine:
     def _advance(self, request: _Request, place: int) -> list[EngineEvent]:
         """Choose the next token of a request and say what may be said of it."""
         logits = self._context.logits(place)
-        if request.sampler.plain and request.grammar is None:
-            token: int | None = greedy(logits)
-        else:
-            token = request.sampler.choose(logits)
+        token = self._choose(request, logits)
         if request.first_token_ms == 0.0:
             request.first_token_ms = (time.monotonic() - request.submitted) * 1000
         if token is None or self._model.is_end(token):
@@ -358,6 +373,18 @@ class TextEngine:
             return self._finish(request, "length", text + request.release.flush())
         request.next_token = token
         return self._event(request, text, request.release.released)
+
+    def _choose(self, request: _Request, logits: Floats) -> int | None:
+        constraint = request.constraint
+        if request.sampler.plain and constraint is None:
+            return greedy(logits)
+        recent = None
+        if request.sampler.needs_history and request.sequence is not None:
+            recent = request.sequence.tokens[: request.sequence.length][-PENALTY_WINDOW:]
+        token = request.sampler.choose(logits, recent, constraint.allowed if constraint else None)
+        if constraint is not None and token is not None and not self._model.is_end(token):
+            constraint.accept(token)
+        return token
 
     def _entry(self, token: int, logprob: float) -> list[Any]:
         raw = self._model.piece(token)
@@ -395,9 +422,9 @@ class TextEngine:
             self._waiting.remove(request)
         if request in self._running:
             self._running.remove(request)
-        if request.grammar is not None:
-            request.grammar.close()
-            request.grammar = None
+        if request.constraint is not None:
+            request.constraint.close()
+            request.constraint = None
         sequence, request.sequence = request.sequence, None
         if sequence is None:
             return
