@@ -33,22 +33,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent.errors import BadModel, ConfigError, Conflict, UnknownModel
 from agent.messages import InstalledModel, ModelFile, ModelKind
-from agent.updates.download import (
-    WHEELS,
-    FileSource,
-    Limits,
-    Progress,
-    Source,
-    UrlSource,
-    Wanted,
-    WheelSource,
-    fetch,
-    file_sha256,
-    require_space,
-    storage_errors,
-    sync,
-)
+from agent.updates.download import WHEELS, FileSource, Limits, Source, UrlSource, WheelSource, fetch
 from agent.updates.mirror import Mirror
+from agent.updates.part import Progress, Wanted, file_sha256, require_space, storage_errors, sync
 from agent.updates.shelf import (
     Manifest,
     ManifestFile,
@@ -56,7 +43,6 @@ from agent.updates.shelf import (
     SafePath,
     Sha256,
     Shelf,
-    read_manifest,
     require_distinct,
     safe_path,
 )
@@ -258,10 +244,10 @@ class ModelStore:
         model = self.catalog.get(name)
         shelf = self._sources if model.convert else self._installed
         with shelf.change(name) as staging:
-            if model.convert and (ready := self._installed.find(name)) and not _problems(ready):
+            if model.convert and (ready := _usable(self._installed, name)) and not _problems(ready):
                 shutil.rmtree(staging)
                 return Pulled(name, ready.folder, None, changed=False)
-            present = shelf.find(name)
+            present = _usable(shelf, name)
             if present and _hashes(present.files) == _hashes(model.files) and not _problems(present):
                 shutil.rmtree(staging)
                 return Pulled(name, present.folder, model.convert, changed=False)
@@ -319,9 +305,8 @@ class ModelStore:
             for folder in shelf.names():
                 try:
                     # A reference folder may be called otherwise than its model (models/reference/slm).
-                    manifest = read_manifest((shelf.root / folder).resolve())
-                    if manifest is not None:
-                        found.setdefault(manifest.name, manifest.installed((shelf.root / folder).resolve()))
+                    if (model := shelf.read(folder)) is not None:
+                        found.setdefault(model.name, model)
                 except BadModel as error:
                     found.setdefault(folder, error)
         return sorted(found.items())
@@ -348,7 +333,7 @@ class ModelStore:
                     "description": offered.description}  # fmt: skip
             built = built.model_copy(update={key: getattr(built, key) or value for key, value in ours.items()})
         with self._installed.change(name) as staging:
-            present = self._installed.find(name)
+            present = _usable(self._installed, name)
             if present and present == built.installed(present.folder) and not _problems(present):
                 shutil.rmtree(staging)
                 return Pulled(name, present.folder, None, changed=False)
@@ -381,7 +366,7 @@ def _gather(
     _clear(staging, keep=wants)
     missing = [(want, places) for want, places in zip(wants, sources, strict=True) if not _have(want, present)]
     begun = sum(want.part.stat().st_size for want, _ in missing if want.part.exists())
-    require_space(staging, max(0, sum(want.size or 0 for want, _ in missing) - begun), limits)
+    require_space(staging, max(0, sum(want.size or 0 for want, _ in missing) - begun), limits.margin)
     for want, places in missing:
         fetch(want, places, limits=limits, progress=progress, cancel=cancel)
     _clear(staging, keep=wants)
@@ -408,6 +393,14 @@ def _have(want: Wanted, present: InstalledModel | None) -> bool:
             os.link(old, want.target)
             return True
     return False
+
+
+def _usable(shelf: Shelf, name: str) -> InstalledModel | None:
+    """What is there now; a model with a broken manifest is to be replaced, not to stand in the way."""
+    try:
+        return shelf.find(name)
+    except BadModel:
+        return None
 
 
 def _problems(model: InstalledModel) -> tuple[str, ...]:

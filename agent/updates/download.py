@@ -11,9 +11,6 @@ Everything here blocks; the control process calls it in a thread.
 from __future__ import annotations
 
 import email.utils
-import errno
-import hashlib
-import os
 import random
 import re
 import shutil
@@ -24,20 +21,19 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from agent.errors import Cancelled, DownloadFailed, HashMismatch, OutpostError, StorageFailed, StorageFull
+from agent.errors import Cancelled, DownloadFailed, HashMismatch
+from agent.updates.part import CHUNK, Meter, Part, Progress, Wanted, require_space, storage_errors
 
 WHEELS = ".wheels"
 """Folder beside the targets that holds wheels while files are taken out of them; the caller removes it."""
 
-_CHUNK = 1 << 20
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
@@ -93,32 +89,6 @@ class Limits:
     margin: int = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """``total`` is None until a size is known; ``rate`` in bytes a second, smoothed."""
-
-    path: str
-    done: int
-    total: int | None
-    rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    target: Path
-    sha256: str
-    size: int | None = None
-
-    @property
-    def part(self) -> Path:
-        return self.target.with_name(f"{self.target.name}.{self.sha256[:16]}.part")
-
-    @property
-    def origin(self) -> Path:
-        """Remembers which state of which server the part belongs to."""
-        return self.part.with_name(f"{self.part.name}.origin")
-
-
 def fetch(
     want: Wanted,
     sources: Sequence[Source],
@@ -136,8 +106,8 @@ def fetch(
     failures: list[str] = []
     wrong: str | None = None
     clean_retry = True
-    with storage_errors(want.target), _Part(want) as part:
-        run = _Run(want, part, limits, _Meter(want, progress), cancel or threading.Event())
+    with storage_errors(want.target), Part(want) as part:
+        run = _Run(want, part, limits, Meter(want, progress), cancel or threading.Event())
         if part.length and part.digest() == want.sha256:
             part.finish()
             return sources[0]
@@ -173,51 +143,6 @@ def fetch(
     )
 
 
-def require_space(folder: Path, needed: int, limits: Limits) -> None:
-    """Raises StorageFull where ``needed`` more bytes would leave less than the margin free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed + limits.margin:
-        raise StorageFull(
-            f"{folder} has {free:,} bytes free, but {needed:,} and a margin of {limits.margin:,} are needed",
-            remedy=f"Free at least {needed + limits.margin - free:,} bytes.",
-        )
-
-
-def file_sha256(path: Path, cancel: threading.Event | None = None) -> str:
-    """Raises OSError, Cancelled."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(_CHUNK):
-            if cancel is not None and cancel.is_set():
-                raise Cancelled(f"checking {path.name} was cancelled")
-            digest.update(data)
-    return digest.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names inside a folder, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def storage_errors(target: Path) -> Iterator[None]:
-    """The operating system's errors about files as StorageFull and StorageFailed."""
-    try:
-        yield
-    except OutpostError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                f"the disk under {target.parent} is full; what came is kept", remedy="Free some space, run it again."
-            ) from error
-        raise StorageFailed(f"cannot write {target}: {error}", remedy="Check the place and its permissions.") from error
-
-
 # ---------------------------------------------------------------- one run over the sources
 
 
@@ -237,9 +162,9 @@ class _Retry(Exception):
 @dataclass(slots=True)
 class _Run:
     want: Wanted
-    part: _Part
+    part: Part
     limits: Limits
-    meter: _Meter
+    meter: Meter
     cancel: threading.Event
 
     def bring(self, source: Source, *, last: bool) -> None:
@@ -282,16 +207,17 @@ class _Run:
             self.part.restart()
         elif self.part.length and self.part.length == self.want.size:
             return
+        expected = self.want.size
         try:
             with self._open(client, url) as response:
-                self._read(response, url)
+                expected = self._read(response, url)
         except httpx.TransportError as error:
             unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
             raise _Retry(f"{type(error).__name__}: {error}".rstrip(": "), unreachable=unreachable) from error
         except httpx.InvalidURL as error:
             raise _GaveUp(f"not a usable address: {error}") from error
-        if self.want.size is not None and self.part.length < self.want.size:
-            raise _Retry(f"ended after {self.part.length} of {self.want.size} bytes")
+        if expected is not None and self.part.length < expected:
+            raise _Retry(f"ended after {self.part.length} of {expected} bytes")
 
     @contextmanager
     def _open(self, client: httpx.Client, url: str) -> Iterator[httpx.Response]:
@@ -312,6 +238,8 @@ class _Run:
                     yield response
                     return
                 target = urljoin(at, response.headers.get("location", ""))
+            except ValueError as error:
+                raise _GaveUp(f"redirected to what is no address: {error}") from error
             finally:
                 response.close()
             if scheme == "https" and urlsplit(target).scheme != "https":
@@ -319,13 +247,14 @@ class _Run:
             at = target
         raise _GaveUp(f"more than {self.limits.redirects} redirects")
 
-    def _read(self, response: httpx.Response, url: str) -> None:
+    def _read(self, response: httpx.Response, url: str) -> int | None:
+        """Append the body; returns how long the whole file should be, as far as anybody says."""
         status = response.status_code
         content_range = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
         if status == 416:
             total = content_range[2] if content_range else None
             if total == str(self.part.length):
-                return
+                return self.part.length
             self.part.restart()
             raise _Retry(f"the server has {total or 'not'} the range that was asked for")
         if status in _RETRYABLE:
@@ -345,9 +274,10 @@ class _Run:
             self.part.restart()
         self.part.remember(url, response.headers.get("etag", ""))
         total = self.want.size if self.want.size is not None else total
-        require_space(self.part.path.parent, max(0, (total or 0) - self.part.length), self.limits)
+        require_space(self.part.path.parent, max(0, (total or 0) - self.part.length), self.limits.margin)
         self.meter.begin(self.part.length, total)
         self._pour(response.iter_raw())
+        return total
 
     def _pour(self, chunks: Iterator[bytes]) -> None:
         """Append until the body ends or the known size is there; what a server sends beyond it is never stored."""
@@ -360,8 +290,8 @@ class _Run:
             self.meter.show(self.part.length)
             if self.part.length == self.want.size:
                 return
-            if self.part.length - checked > 16 * _CHUNK:
-                require_space(self.part.path.parent, 0, self.limits)
+            if self.part.length - checked > 16 * CHUNK:
+                require_space(self.part.path.parent, 0, self.limits.margin)
                 checked = self.part.length
             if (now := time.monotonic()) > window_end:
                 if self.part.length - window_from < self.limits.window_bytes:
@@ -418,9 +348,9 @@ class _Run:
     def _copy(self, read: Callable[[int], bytes], size: int) -> None:
         self.part.restart()
         limit = size if self.want.size is None else self.want.size
-        require_space(self.part.path.parent, min(size, limit), self.limits)
+        require_space(self.part.path.parent, min(size, limit), self.limits.margin)
         self.meter.begin(0, size)
-        while data := read(_CHUNK):
+        while data := read(CHUNK):
             self._check_cancel()
             self.part.append(data)
             self.meter.show(self.part.length)
@@ -440,94 +370,3 @@ def _retry_after(response: httpx.Response) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(given).timestamp() - time.time())
     except ValueError:
         return None
-
-
-# ---------------------------------------------------------------- the part and the meter
-
-
-class _Part:
-    """The bytes so far with their running hash."""
-
-    def __init__(self, want: Wanted) -> None:
-        self._want = want
-        self.path = want.part
-        self.length = 0
-        self._hash = hashlib.sha256()
-        self._origin = want.origin
-
-    def __enter__(self) -> _Part:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b", buffering=0)
-        self._file.seek(0)
-        while data := self._file.read(_CHUNK):
-            self._hash.update(data)
-            self.length += len(data)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        if not self.length:
-            self.path.unlink(missing_ok=True)
-            self._origin.unlink(missing_ok=True)
-
-    def append(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:  # unbuffered: a full disk may take a part of it
-            written = self._file.write(view)
-            self._hash.update(view[:written])
-            self.length += written
-            view = view[written:]
-
-    def restart(self) -> None:
-        self._file.truncate(0)
-        self._hash = hashlib.sha256()
-        self.length = 0
-        self._origin.unlink(missing_ok=True)
-
-    def digest(self) -> str:
-        return self._hash.hexdigest()
-
-    def finish(self) -> None:
-        """Durable under the target's name."""
-        os.fsync(self._file.fileno())
-        os.replace(self.path, self._want.target)
-        self._origin.unlink(missing_ok=True)
-        sync(self.path.parent)
-
-    def validator(self, url: str) -> str | None:
-        with suppress(FileNotFoundError, ValueError):
-            origin, etag = self._origin.read_text("utf-8").splitlines()
-            return etag if origin == url else None
-        return None
-
-    def remember(self, url: str, etag: str) -> None:
-        if etag.startswith('"'):  # a weak one (W/...) must not be used with ranges
-            self._origin.write_text(f"{url}\n{etag}", "utf-8")
-        else:
-            self._origin.unlink(missing_ok=True)
-
-
-class _Meter:
-    """Tells the progress at most ten times a second."""
-
-    def __init__(self, want: Wanted, tell: Callable[[Progress], None] | None) -> None:
-        self._path = want.target.name
-        self._tell = tell
-        self._total = want.size
-        self._rate = 0.0
-        self._at, self._done = time.monotonic(), 0
-
-    def begin(self, done: int, total: int | None) -> None:
-        self._total = total
-        self._at, self._done = time.monotonic(), done
-
-    def show(self, done: int, *, force: bool = False) -> None:
-        elapsed = (now := time.monotonic()) - self._at
-        if self._tell is None or (elapsed < 0.1 and not force):
-            return
-        current = (done - self._done) / elapsed if elapsed > 0 else 0.0
-        self._rate = 0.7 * self._rate + 0.3 * current if self._rate else current
-        self._at, self._done = now, done
-        self._tell(Progress(self._path, done, self._total, self._rate))

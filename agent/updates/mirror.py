@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from agent.errors import InvalidRequest
-from agent.updates.download import FileSource, Source, UrlSource, file_sha256
+from agent.updates.download import FileSource, Source, UrlSource
+from agent.updates.part import file_sha256
 from agent.updates.shelf import Manifest, read_manifest
 
 

@@ -40,7 +40,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from agent.errors import BadModel, Conflict
 from agent.messages import InstalledModel, ModelFile, ModelKind
-from agent.updates.download import storage_errors, sync
+from agent.updates.part import storage_errors, sync
 
 MANIFESTS = ("manifest.toml", "manifest.json")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -166,17 +166,23 @@ class Shelf:
             return []
         return sorted(path.name for path in self.root.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
 
+    def read(self, folder: str) -> InstalledModel | None:
+        """The model in a folder of this shelf; None where there is no manifest. Raises BadModel."""
+        place = self.root / folder
+        while True:
+            version = place.resolve()
+            manifest = read_manifest(version)
+            if manifest is not None:
+                return manifest.installed(version)
+            if place.resolve() == version:  # else it was replaced and swept while we looked
+                return None
+
     def find(self, name: str) -> InstalledModel | None:
         """Raises BadModel where it is there and its manifest cannot be used."""
-        if not NAME.fullmatch(name):
-            return None
-        folder = (self.root / name).resolve()
-        manifest = read_manifest(folder)
-        if manifest is None:
-            return None
-        if manifest.name != name:
-            raise BadModel(f"{folder} holds the model {manifest.name!r}, not {name!r}", remedy="Install it again.")
-        return manifest.installed(folder)
+        model = self.read(name) if NAME.fullmatch(name) else None
+        if model is not None and model.name != name:
+            raise BadModel(f"{model.folder} holds the model {model.name!r}, not {name!r}", remedy="Install it again.")
+        return model
 
     @contextmanager
     def change(self, name: str) -> Iterator[Path]:
