@@ -125,6 +125,12 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None) -> Conf
         raise ConfigError(_explain(source, error, data), remedy="") from error
 
 
+def with_server(config: Config, *, host: str | None, port: int | None) -> Config:
+    """The configuration with what the command line says about the server; None leaves a field alone."""
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    return config.model_copy(update={"server": config.server.model_copy(update=given)})
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8")

@@ -1,8 +1,8 @@
 """The assistant behind /v1/chat/completions as model ``outpost``: a question in, a decided answer out.
 
 Tokens are held until the route is decided; a client that sets ``outpost.provisional`` sees the SLM's words before,
-apart from the content, so nothing that was shown as the answer is ever taken back. The ``outpost`` object of the reply says
-what was decided and why.
+apart from the content, so nothing that was shown as the answer is ever taken back. The ``outpost`` object of the reply
+says what was decided and why.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, UploadFile
+from fastapi import APIRouter, Depends, Path, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
 
 from agent.api.services import Services, attended, services
@@ -24,6 +24,7 @@ from agent.messages import Document
 
 router = APIRouter(prefix="/v1")
 Daemon = Annotated[Services, Depends(services)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 Collection = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
@@ -39,8 +40,9 @@ async def collections(daemon: Daemon) -> JsonObject:
 
 
 @router.get("/knowledge/{collection}/documents")
-async def documents(collection: Collection, daemon: Daemon) -> JsonObject:
-    listing = await daemon.library.documents(collection)
+async def documents(collection: Collection, daemon: Daemon, after: str = "", limit: Limit = 100) -> JsonObject:
+    """A page by id: those after ``after``."""
+    listing = await daemon.library.documents(collection, after=after, limit=limit)
     return {"documents": [{"id": d.id, "title": d.title, "chunks": d.chunks} for d in listing]}
 
 

@@ -17,7 +17,7 @@ from agent.api.guard import error_body
 from agent.api.wire import sse
 from agent.assistant import Assistant
 from agent.config import Config
-from agent.engines.clients import EmbeddingClient, TextClient
+from agent.engines.clients import EmbeddingClient, TextClient, TrainingReport
 from agent.engines.pool import Pool
 from agent.errors import Cancelled, OutpostError, UnknownModel
 from agent.library import Library
@@ -48,6 +48,8 @@ class Services:
     ready: Callable[[], bool]
     notes: Callable[[], Sequence[str]]
     memory_bytes: Callable[[], Awaitable[int]]
+    train_intents: Callable[[str], Coroutine[None, None, TrainingReport]]
+    rescan: Callable[[], Awaitable[Sequence[InstalledModel]]]
     recent_ms: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 
     def text(self, name: str) -> TextClient:

@@ -1,0 +1,58 @@
+"""The command line (L4): `outpost serve` runs the daemon, the other verbs are thin HTTP calls to it.
+
+Each verb lives in the module of its subject; this one puts them together and turns errors into one line and an exit
+code: 0 done, 1 failed, 2 usage. ``--json`` prints one object (or one a line) for machines on every verb.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from agent import __version__
+from agent.cli import ask, intents, knowledge, models, serve, status
+from agent.errors import OutpostError
+
+app = typer.Typer(
+    name="outpost",
+    help="On-device inference agent.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("serve")(serve.serve)
+app.command("ask")(ask.ask)
+app.command("status")(status.status)
+app.add_typer(knowledge.app, name="knowledge")
+app.add_typer(intents.app, name="intents")
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"outpost {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """On-device inference agent."""
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except OutpostError as error:
+        print(f"outpost: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has gone: `outpost ... | head`
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,148 @@
+"""`outpost knowledge`: put documents in, search them, take them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from rich.progress import Progress
+
+from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
+from agent.cli.screen import console, print_json, print_table
+from agent.errors import InvalidRequest, OutpostError, ShuttingDown, StorageFull, Unauthorized, Unavailable
+
+app = typer.Typer(help="Documents that answers come from.", no_args_is_help=True)
+Collection = Annotated[str, typer.Option("--collection", "-c", help="Collection of documents.")]
+_SUFFIXES = frozenset({".md", ".markdown", ".txt", ".html", ".htm", ".pdf", ".docx", ".jsonl"})
+_HOPELESS = (Unavailable, Unauthorized, StorageFull, ShuttingDown)
+"""Errors after which the next file would fail as well."""
+
+
+@app.command()
+def add(
+    paths: Annotated[list[Path], typer.Argument(help="Files, or folders with files.")],
+    collection: Collection = "default",
+    url: Url = DEFAULT_URL,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Store documents; unchanged ones are left alone, changed ones replaced."""
+    files = _files(paths)
+    daemon = Daemon(url, state, operator=True)
+    totals = {"stored": 0, "unchanged": 0, "chunks": 0}
+    failed: list[tuple[Path, OutpostError]] = []
+    with Progress(console=console, disable=json or not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("storing", total=len(files))
+        for file in files:
+            progress.update(task, description=file.name)
+            try:
+                report = daemon.upload(f"/v1/knowledge/{quote(collection)}/files", file)
+            except _HOPELESS:
+                raise
+            except OutpostError as error:
+                failed.append((file, error))
+            else:
+                totals["stored"] += len(report["stored"])
+                totals["unchanged"] += len(report["unchanged"])
+                totals["chunks"] += report["chunks"]
+            progress.advance(task)
+    if json:
+        print_json({**totals, "failed": [{"file": str(file), "error": str(why)} for file, why in failed]})
+    else:
+        console.print(
+            f"{totals['stored']} stored ({totals['chunks']} passages), {totals['unchanged']} unchanged", markup=False
+        )
+        for file, why in failed:
+            console.print(f"failed: {file}: {why}", style="red", markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    collection: Annotated[str | None, typer.Argument(help="Collection; without one, the collections.")] = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Show collections, or the documents of one."""
+    daemon = Daemon(url)
+    columns: tuple[str, ...] = ("collection", "documents", "chunks", "embedded")
+    if collection is None:
+        found = daemon.get("/v1/knowledge")["collections"]
+    else:
+        columns = ("id", "title", "chunks")
+        found = _all_documents(daemon, collection)
+    if json:
+        for row in found:
+            print_json(row)
+        return
+    print_table(columns, ([row[column] for column in columns] for row in found))
+
+
+@app.command()
+def search(
+    query: Annotated[list[str], typer.Argument(help="What to look for.")],
+    collection: Collection = "default",
+    k: Annotated[int, typer.Option("-k", help="How many passages.", min=1, max=100)] = 5,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Show the passages that fit best."""
+    found = Daemon(url).post(f"/v1/knowledge/{quote(collection)}/search", {"query": " ".join(query), "k": k})
+    if json:
+        print_json(found)
+        return
+    for result in found["results"]:
+        console.print(f"{result['score']:.3f}  {result['document']}: {result['heading']}", style="bold", markup=False)
+        console.print(result["text"].strip() + "\n", markup=False)
+    if found["outpost"]["retrieval"] == "keyword":
+        console.print("keyword search only: no embedding model is at hand", style="yellow", markup=False)
+
+
+@app.command("rm")
+def remove(
+    documents: Annotated[list[str] | None, typer.Argument(help="Document ids.")] = None,
+    collection: Collection = "default",
+    all_: Annotated[bool, typer.Option("--all", help="The whole collection.")] = False,
+    url: Url = DEFAULT_URL,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Remove documents, or a whole collection."""
+    if bool(documents) == all_:
+        raise typer.BadParameter("name documents, or give --all")
+    daemon = Daemon(url, state, operator=True)
+    if all_:
+        daemon.delete(f"/v1/knowledge/{quote(collection)}")
+    for document in documents or []:
+        daemon.delete(f"/v1/knowledge/{quote(collection)}/documents/{quote(document)}")
+    if json:
+        print_json({"removed": documents or collection})
+
+
+def _all_documents(daemon: Daemon, collection: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    while True:
+        after = quote(str(found[-1]["id"]), safe="") if found else ""
+        page = daemon.get(f"/v1/knowledge/{quote(collection)}/documents?limit=1000&after={after}")["documents"]
+        found += page
+        if len(page) < 1000:
+            return found
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """The documents below ``paths``, in order. Raises InvalidRequest for a path that is not there."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in _SUFFIXES)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InvalidRequest(f"there is no file {str(path)!r}", remedy="Check the path.")
+    if not files:
+        kinds = " ".join(sorted(_SUFFIXES))
+        raise InvalidRequest(f"no documents below {', '.join(map(str, paths))}", remedy=f"Outpost reads {kinds}.")
+    return files

@@ -1,0 +1,77 @@
+"""What is installed on this device, and how each model is run: the bridge from model files to worker specs (L2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.config import Config
+from agent.engines.pool import ModelSpec
+from agent.engines.protocol import LoadSpec, Payload
+from agent.messages import InstalledModel
+from agent.paths import shipped
+from agent.updates.catalog import Catalog, ModelStore
+
+_ENGINES = {"slm": "agent.engines.text:TextEngine", "embedding": "agent.engines.embedding:EmbeddingEngine"}
+_WORKER_BYTES = 80 << 20
+"""A worker's own memory beside its model: Python with numpy and an engine."""
+
+
+class Installation:
+    """The models of a state folder and those that ship with Outpost."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+        self._models: dict[str, InstalledModel] = {}
+        self.refresh()
+
+    @classmethod
+    def open(cls, state: Path) -> Installation:
+        """Reads the catalogue and every manifest; blocking. Raises BadModel for a damaged catalogue."""
+        catalog = Catalog.load(shipped("models", "catalog"))
+        return cls(ModelStore(state / "models", catalog=catalog, reference_dir=shipped("models", "reference")))
+
+    def refresh(self) -> None:
+        """Look again at what is on disk; blocking."""
+        self._models = {model.name: model for model in self._store.list()}
+
+    def models(self) -> Sequence[InstalledModel]:
+        """Those that an engine of this version can run."""
+        return [model for model in self._models.values() if model.kind in _ENGINES]
+
+    def get(self, name: str) -> InstalledModel:
+        """Raises UnknownModel, which says how to get it."""
+        return self._models.get(name) or self._store.get(name)
+
+    def embedding(self, name: str) -> InstalledModel | None:
+        """The embedding model of that name, None where it is not installed."""
+        model = self._models.get(name)
+        return model if model is not None and model.kind == "embedding" else None
+
+    def notes(self) -> Sequence[str]:
+        return [f"model {name} cannot be used: {error}" for name, error in self._store.broken()]
+
+    @staticmethod
+    def spec(model: InstalledModel, config: Config) -> ModelSpec | None:
+        """How the pool loads a model; None for kinds that have no engine here."""
+        engine = _ENGINES.get(model.kind)
+        if engine is None:
+            return None
+        load = LoadSpec(
+            model=model.name,
+            engine=engine,
+            entry=str(model.entry_path),
+            files={str(model.folder / file.path): file.sha256 for file in model.files},
+            options=_options(model, config),
+        )
+        size = model.memory_bytes or sum(file.size or 0 for file in model.files)
+        return ModelSpec(load, model.kind, size + _WORKER_BYTES, pinned=model.name in config.models.pinned)
+
+
+def _options(model: InstalledModel, config: Config) -> Payload:
+    if model.kind != "slm":
+        return {"threads": 1}
+    options = config.text.model_dump()
+    if model.context is not None:
+        options["context"] = min(config.text.context, model.context)
+    return options
