@@ -95,19 +95,30 @@ class EmbeddingClient:
 
     async def embed(self, texts: Sequence[str], *, deadline_s: float) -> NDArray[float32]:
         """One L2-normalised float32 row a text, shape (len(texts), dim)."""
+        return (await self.embed_counted(texts, deadline_s=deadline_s))[0]
+
+    async def embed_counted(self, texts: Sequence[str], *, deadline_s: float) -> tuple[NDArray[float32], int]:
+        """As `embed`, with the number of tokens that were read."""
         import numpy
 
         answer = await self._pool.call(self.model, "embed", {"texts": list(texts)}, deadline_s=deadline_s)
         with _payload_errors(self.model):
-            return numpy.frombuffer(answer["vectors"], dtype="<f4").reshape(len(texts), int(answer["dim"]))
+            vectors = numpy.frombuffer(answer["vectors"], dtype="<f4").reshape(len(texts), int(answer["dim"]))
+            return vectors, int(answer["tokens"])
 
 
 class IntentClient:
-    """The intent classifier. ``vectors`` are the texts' embeddings, None where there is no embedding model."""
+    """Languages and intents. ``vectors`` are the texts' embeddings, None where there is no embedding model."""
 
     def __init__(self, pool: Pool, model: str) -> None:
         self._pool = pool
         self.model = model
+
+    async def identify(self, text: str, *, deadline_s: float = _SHORT_S) -> tuple[str, float]:
+        """The text's language (ISO 639-1) and its probability."""
+        answer = await self._pool.call(self.model, "identify", {"text": text}, deadline_s=deadline_s)
+        with _payload_errors(self.model):
+            return str(answer["language"]), float(answer["probability"])
 
     async def train(
         self, pack: str, vectors: NDArray[float32] | None, out: str, *, deadline_s: float = _TRAIN_S

@@ -37,6 +37,7 @@ _CHARS_PER_TOKEN = 32
 class _Request:
     texts: tuple[str, ...]
     vectors: list[Vector] = field(default_factory=list)
+    tokens: int = 0
 
 
 class EmbeddingEngine:
@@ -70,8 +71,14 @@ class EmbeddingEngine:
     def embed(self, text: str) -> Vector:
         """The L2-normalised mean of the text's token vectors. Raises BadModel where the model gives none that is
         finite: flipped bytes in an ONNX file load silently, and a NaN would poison the index silently too."""
-        encoding = self._tokenizer.encode(text[: self._max_tokens * _CHARS_PER_TOKEN])
-        ids = np.array([encoding.ids], dtype=np.int64)
+        return self._vector(self._tokens(text))
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text[: self._max_tokens * _CHARS_PER_TOKEN]).ids
+        return ids
+
+    def _vector(self, tokens: list[int]) -> Vector:
+        ids = np.array([tokens], dtype=np.int64)
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         try:
             hidden = self._session.run(None, {name: given[name] for name in self._inputs})[0]
@@ -102,14 +109,16 @@ class EmbeddingEngine:
         id, request = self._requests.popitem(last=False)
         try:
             if len(request.vectors) < len(request.texts):
-                request.vectors.append(self.embed(request.texts[len(request.vectors)]))
+                tokens = self._tokens(request.texts[len(request.vectors)])
+                request.vectors.append(self._vector(tokens))
+                request.tokens += len(tokens)
         except Exception as error:  # the worker's boundary: any failure is this request's error
             return [error_event(id, error)]
         if len(request.vectors) < len(request.texts):
             self._requests[id] = request
             return []
         raw = b"".join(vector.astype("<f4").tobytes() for vector in request.vectors)
-        return [EngineEvent("end", id, {"dim": self._dim, "vectors": raw})]
+        return [EngineEvent("end", id, {"dim": self._dim, "vectors": raw, "tokens": request.tokens})]
 
     @property
     def busy(self) -> bool:
