@@ -275,9 +275,12 @@ class Pool:
             entry.last_used = loop.time()
 
     async def answers(self, model: str, *, timeout_s: float) -> bool:
-        """Whether a loaded model's worker answers a ping between two steps; True where none is loaded."""
+        """False where a loaded model's worker has nothing to do and still does not answer a ping.
+
+        One that is at work may be in a long step; its request's deadline watches over that.
+        """
         worker = self._entry(model).worker
-        return worker is None or await worker.ping(timeout_s)
+        return worker is None or await worker.ping(timeout_s) or worker.active > 0 or not worker.alive
 
     def status(self) -> PoolStatus:
         """A picture of now; memory as it was measured last."""

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGILL, SIGKILL
 
 from agent.engines import sandbox
 from agent.engines.protocol import Decoder, EngineEvent, Frame, LoadSpec, Payload
@@ -55,10 +56,14 @@ class Ready:
 class LoadCrashed(WorkerCrashed):
     """The process ended, or hung, before it was ready."""
 
-    def __init__(self, message: str, *, native: bool) -> None:
-        """``native``: ended by a signal that native code raises, so that another code path may be worth a try."""
-        super().__init__(message, remedy="Check the model's files and free memory.")
-        self.native = native
+    def __init__(self, message: str, *, signal: int | None = None) -> None:
+        """``signal`` that ended it by itself."""
+        remedy = "Check the model's files and free memory."
+        if signal == SIGILL:
+            remedy = "A native library was built for another CPU: install or build it for this one."
+        super().__init__(message, remedy=remedy)
+        self.native = signal is not None and signal != SIGKILL
+        """Native code failed, so that another path through it may be worth a try."""
 
 
 class Request:
@@ -178,7 +183,7 @@ class Worker:
                 worker.ready = await asyncio.shield(worker._loaded)
         except TimeoutError:
             await worker.kill(f"did not load within {timeout_s:g} s")
-            raise LoadCrashed(f"model {spec.model!r} {worker.end_reason}", native=False) from None
+            raise LoadCrashed(f"model {spec.model!r} {worker.end_reason}") from None
         except BaseException:
             await worker.kill("load given up")
             raise
@@ -301,7 +306,7 @@ class Worker:
         if not self.ended.done():
             self._killed_because = self._killed_because or because
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+                os.killpg(self.pid, SIGKILL)
 
     def _write(self, data: bytes) -> None:
         if not self._writer.is_closing():
@@ -433,7 +438,7 @@ class Worker:
         elif code < 0:
             name = signal.Signals(-code).name if -code in {int(known) for known in signal.Signals} else str(-code)
             self.end_reason = f"was killed by {name}"
-            if -code == signal.SIGKILL:
+            if -code == SIGKILL:
                 self.end_reason += " (not by Outpost; out of memory, perhaps)"
         else:
             self.end_reason = f"exited with code {code}"
@@ -445,11 +450,10 @@ class Worker:
         self._listening.cancel()
         self._writer.close()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, SIGKILL)
         if not self._loaded.done():
-            native = self._end_signal is not None and self._end_signal != signal.SIGKILL
             message = f"the worker of model {self.model!r} {self.end_reason} while loading{self.last_words}"
-            self._loaded.set_exception(LoadCrashed(message, native=native))
+            self._loaded.set_exception(LoadCrashed(message, signal=self._end_signal))
         with contextlib.suppress(OutpostError, asyncio.CancelledError):
             self._loaded.exception()  # nobody may be waiting any more
         for request in list(self._requests.values()):
