@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from agent.errors import InvalidRequest
 from agent.updates.download import FileSource, Source, UrlSource
@@ -50,7 +50,7 @@ class Mirror:
     def sources(self, name: str, path: str, sha256: str, size: int | None, url: str) -> list[Source]:
         """Where a file of the model may be: below the model's name, at the top, under the basename of its public
         address, and in a folder under any name if the bytes are right."""
-        paths = list(dict.fromkeys([f"{name}/{path}", path, PurePosixPath(urlsplit(url).path).name]))
+        paths = list(dict.fromkeys([f"{name}/{path}", path, PurePosixPath(unquote(urlsplit(url).path)).name]))
         if self.base is not None:
             return [UrlSource(f"{self.base}/{quote(place)}") for place in paths]
         assert self.folder is not None

