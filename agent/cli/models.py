@@ -6,17 +6,17 @@ import contextlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json, print_table, size
 from agent.errors import BadModel, OutpostError
 from agent.paths import default_state, shipped
-from agent.updates import download
 from agent.updates.catalog import Catalog, CatalogModel, ModelStore
+from agent.updates.part import Progress as Transfer
 
 app = typer.Typer(help="Models: the catalogue and what is installed.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model.")]
@@ -34,7 +34,7 @@ def list_(state: State = None, json: Json = False) -> None:
     """Show installed models and those that the catalogue offers."""
     store = _store(state)
     installed = {model.name: model for model in store.list()}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": model.name,
             "kind": model.kind,
@@ -126,13 +126,12 @@ def pull(
         disable=json or not console.is_terminal,
         transient=True,
     ) as bars:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
-        def show_progress(progress: download.Progress) -> None:
-            name = progress.name
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=progress.total)
-            bars.update(bars.task_ids[tasks[name]], completed=progress.done, total=progress.total)
+        def show_progress(transfer: Transfer) -> None:
+            if transfer.path not in tasks:
+                tasks[transfer.path] = bars.add_task(transfer.path, total=transfer.total)
+            bars.update(tasks[transfer.path], completed=transfer.done, total=transfer.total)
 
         pulled = store.pull(name, from_, progress=show_progress)
     folder = pulled.folder
@@ -180,7 +179,7 @@ def clear(name: Name, url: Url = DEFAULT_URL, state: State = None, json: Json = 
         print_json({"cleared": name})
 
 
-def _facts(store: ModelStore, model: CatalogModel | None) -> dict[str, object]:
+def _facts(store: ModelStore, model: CatalogModel | None) -> dict[str, Any]:
     if model is None:
         return {}
     return {
