@@ -87,7 +87,7 @@ def start() -> tuple[subprocess.Popen[bytes], str]:
                     return process, found[1]
         time.sleep(0.05)
     end(process.pid)
-    fail(f"the daemon was not ready within {READY_S:.0f} s; its log is {log_path}")
+    return fail(f"the daemon was not ready within {READY_S:.0f} s; its log is {log_path}")
 
 
 def ask_all(url: str, *, as_json: bool) -> None:
