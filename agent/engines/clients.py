@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from agent.engines.pool import Pool
 from agent.engines.protocol import Payload
@@ -17,6 +17,7 @@ from agent.errors import WorkerCrashed
 from agent.messages import (
     Alternative,
     ChatMessage,
+    FinishReason,
     GenerationEnd,
     GenerationRequest,
     IntentResult,
@@ -188,7 +189,7 @@ def _message(message: ChatMessage) -> dict[str, Any]:
 
 def _delta(payload: Payload) -> TextDelta:
     return TextDelta(
-        payload["text"],
+        str(payload["text"]),
         tuple(
             TokenLogprob(token, logprob, raw, tuple(Alternative(*alternative) for alternative in top))
             for token, logprob, raw, top in payload.get("logprobs") or ()
@@ -197,11 +198,14 @@ def _delta(payload: Payload) -> TextDelta:
 
 
 def _end(payload: Payload) -> GenerationEnd:
+    reason = payload["finish_reason"]
+    if reason not in get_args(FinishReason):
+        raise ValueError(f"finish_reason {reason!r}")
     return GenerationEnd(
-        payload["finish_reason"],
-        Usage(payload["prompt_tokens"], payload["completion_tokens"], payload["cached_tokens"]),
-        payload["first_token_ms"],
-        payload["total_ms"],
+        reason,
+        Usage(int(payload["prompt_tokens"]), int(payload["completion_tokens"]), int(payload["cached_tokens"])),
+        float(payload["first_token_ms"]),
+        float(payload["total_ms"]),
     )
 
 

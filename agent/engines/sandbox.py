@@ -47,6 +47,9 @@ def confine(parent: int, *, isolate: bool) -> str:
     Must run before any thread starts (a user namespace is refused to a process with threads).
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A service manager signals the whole group: the parent drains, and closes the socket when a worker may go.
+    for ignored in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ignored, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
     network = _leave_network() if isolate else "switched off by [pool] isolate"

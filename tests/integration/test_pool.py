@@ -326,6 +326,19 @@ async def test_sigkill_mid_stream_gives_what_came_then_the_error(pool: Pool) -> 
     assert await pool.call("m", "echo", {}, deadline_s=10) == {}
 
 
+async def test_a_worker_leaves_its_end_to_the_parent(pool: Pool) -> None:
+    pool.register(spec())
+    stream = pool.stream("m", "count", {"n": 50, "pause_s": 0.002}, deadline_s=30)
+    await anext(stream)
+    pid = pool.status().model("m").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)  # as a service manager does with the whole group while the daemon still drains
+    sizes: list[int] = []
+    await read_into(sizes, stream)
+    assert len(sizes) == 50
+    assert pool.status().model("m").pid == pid
+
+
 async def test_an_engine_that_raises_or_exits_tells_why(pool: Pool) -> None:
     pool.register(spec())
     with pytest.raises(WorkerCrashed, match="exited with code 1"):

@@ -1,8 +1,9 @@
-"""An engine whose behaviour its requests dictate, run by the real worker loop in a real child process."""
+"""Engines whose behaviour a test dictates, run by the real worker loop in real child processes."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agent.engines.protocol import EngineEvent, LoadSpec, Payload, error_event
+from agent.engines.protocol import EngineEvent, LoadSpec, Payload, SequentialEngine, error_event
 from agent.errors import BadModel, InvalidRequest
 
 
@@ -154,3 +155,46 @@ def _wait_for(path: Path) -> None:
         if time.monotonic() > end:
             raise BadModel(f"{path} never came")
         time.sleep(0.005)
+
+
+class PayloadEngine(SequentialEngine):
+    """Answers every operation with the payload that the load options name for it; ``echo_into`` puts the request's own
+    payload, as JSON, into that field, so that a test sees what a client sent."""
+
+    def load(self, spec: LoadSpec) -> Payload:
+        self._options = spec.options
+        return {}
+
+    def handle(self, op: str, payload: Payload) -> Payload:
+        answer = dict(self._options[op])
+        if field := self._options.get("echo_into"):
+            answer[field] = json.dumps(payload, default=lambda raw: raw.hex())
+        return answer
+
+
+class SpeakingEngine(PayloadEngine):
+    """As `PayloadEngine`; ``generate`` gives the option's ``deltas``, one a step, before its ``end``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._speaking: dict[int, list[Payload]] = {}
+
+    def submit(self, id: int, op: str, payload: Payload) -> None:
+        if op == "generate":
+            sent = {"text": json.dumps(payload), "logprobs": []}
+            self._speaking[id] = [sent, *self._options["deltas"]]
+        else:
+            super().submit(id, op, payload)
+
+    def step(self) -> Iterable[EngineEvent]:
+        if not self._speaking:
+            return super().step()
+        id, deltas = next(iter(self._speaking.items()))
+        if deltas:
+            return [EngineEvent("event", id, deltas.pop(0))]
+        del self._speaking[id]
+        return [EngineEvent("end", id, self._options["end"])]
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._speaking) or super().busy
