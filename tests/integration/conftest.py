@@ -1,0 +1,37 @@
+"""One daemon with the demo venue's documents and intents for all tests that only ask it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, clean_environment, running_daemon
+
+EMBEDDING = "all-minilm-l6-v2"
+
+
+def install_embedding(state: Path) -> bool:
+    """Install the built embedding model that OUTPOST_EMBEDDING_MODEL names; whether there was one."""
+    folder = os.environ.get("OUTPOST_EMBEDDING_MODEL", "")
+    if not folder or not Path(folder).is_dir():
+        return False
+    command = [sys.executable, "-m", "agent", "models", "pull", EMBEDDING, "--from", folder, "--state", str(state)]
+    done = subprocess.run(command, env=clean_environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return True
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    """A daemon that knows the demo venue; with embeddings where the model is at hand."""
+    state = tmp_path_factory.mktemp("daemon")
+    install_embedding(state)
+    with running_daemon(state, settings={"OUTPOST_POOL__KEEP_ALIVE_S": "3600"}) as running:
+        running.cli("knowledge", "add", str(DEMO / "documents"))
+        running.cli("intents", "train", str(DEMO / "intents.toml"))
+        yield running

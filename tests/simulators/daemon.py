@@ -1,0 +1,101 @@
+"""A real daemon in a process of its own, started and stopped by tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "models" / "reference" / "demo"
+START_S = 60.0
+
+
+@dataclass(frozen=True)
+class RunningDaemon:
+    """A daemon that answers at ``url``; ``process`` may be killed by a test."""
+
+    url: str
+    state: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def operator_token(self) -> str:
+        return (self.state / "operator-token").read_text(encoding="ascii").strip()
+
+    def client(self, *, operator: bool = False, timeout: float = 60) -> httpx.Client:
+        headers = {"authorization": f"Bearer {self.operator_token}"} if operator else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+
+    def status(self) -> dict[str, Any]:
+        with self.client(operator=True) as client:
+            found: dict[str, Any] = client.get("/admin/status").raise_for_status().json()
+            return found
+
+    def worker_pid(self, model: str) -> int:
+        """The process id of a loaded model's worker."""
+        pid = next(m["pid"] for m in self.status()["models"] if m["name"] == model)
+        assert isinstance(pid, int), f"{model} is not loaded"
+        return pid
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The `outpost` command against this daemon."""
+        env = clean_environment() | {"OUTPOST_URL": self.url, "OUTPOST_STATE": str(self.state)}
+        command = [sys.executable, "-m", "agent", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False, timeout=300)
+        assert not check or done.returncode == 0, done.stderr + done.stdout
+        return done
+
+
+def clean_environment() -> dict[str, str]:
+    """This environment without anything that configures Outpost."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("OUTPOST_", "OPENAI_"))}
+
+
+@contextlib.contextmanager
+def running_daemon(
+    state: Path, *, settings: Mapping[str, str] | None = None, arguments: tuple[str, ...] = ()
+) -> Iterator[RunningDaemon]:
+    """Start a daemon on a port of its own; ``settings`` are OUTPOST_SECTION__FIELD variables. Ended with SIGTERM, which
+    it must obey within 30 s."""
+    state.mkdir(parents=True, exist_ok=True)
+    log = state / "daemon.log"
+    command = [sys.executable, "-m", "agent", "serve", "--state", str(state), "--port", "0", *arguments]
+    env = clean_environment() | dict(settings or {})
+    with log.open("ab") as stream:
+        process = subprocess.Popen(command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=stream)
+    try:
+        yield RunningDaemon(_wait_until_ready(process, log), state, process, log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise AssertionError(f"the daemon did not stop: {log.read_text(errors='replace')[-2000:]}") from None
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        text = log.read_text(errors="replace")
+        assert process.poll() is None, f"the daemon ended with {process.returncode}: {text[-3000:]}"
+        if found := re.findall(r"listens on (http://\S+)", text):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(found[-1] + "/readyz", trust_env=False, timeout=5).status_code == 200:
+                    return str(found[-1])
+        time.sleep(0.02)
+    raise AssertionError(f"the daemon was not ready within {START_S} s: {log.read_text(errors='replace')[-3000:]}")
