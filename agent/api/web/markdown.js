@@ -88,13 +88,15 @@ function table(lines, at, blocks) {
   );
   at += 2;
   while (at < lines.length && lines[at].trim() && lines[at].includes("|")) {
-    body.append(el("tr", {}, ...cells(lines[at]).map((cell) => el("td", {}, inline(cell)))));
+    body.append(el("tr", {}, ...cells(lines[at]).map((cell, i) => el("td", { "data-head": plain(head[i]) }, inline(cell)))));
     at += 1;
   }
   // wide tables scroll inside their own frame, reachable by keyboard
   blocks.append(el("div", { class: "scroll", tabindex: "0", role: "group" }, node));
   return at;
 }
+
+const plain = (cell = "") => inline(cell).textContent;
 
 function code(lines, at, blocks) {
   const fence = FENCE.exec(lines[at])[1];

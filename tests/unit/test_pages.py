@@ -1,0 +1,99 @@
+"""The web pages as files: what they may load, how they are cached, and that no text is missing in any language."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from agent.api import pages
+from agent.errors import NotFound
+
+WEB = Path(pages.__file__).parent / "web"
+CATALOGUES = sorted((WEB / "texts").glob("*.json"))
+
+
+@pytest.fixture
+def client() -> TestClient:
+    app = FastAPI()
+    app.include_router(pages.router())
+    return TestClient(app)
+
+
+@pytest.mark.parametrize("path", ["/", "/operator", "/static/kiosk.js", "/static/style.css", "/static/icons.svg"])
+def test_files_are_served_under_a_strict_policy(client: TestClient, path: str) -> None:
+    reply = client.get(path)
+    assert reply.status_code == 200
+    policy = dict(part.split(" ", 1) for part in reply.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect", "font")} == {"'self'"}
+    assert {policy[name] for name in ("base-uri", "form-action", "frame-ancestors")} == {"'none'"}
+    assert policy["require-trusted-types-for"] == "'script'"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["referrer-policy"] == "same-origin"
+    assert "camera=()" in reply.headers["permissions-policy"]
+
+
+def test_a_known_file_is_not_sent_again(client: TestClient) -> None:
+    first = client.get("/static/style.css")
+    again = client.get("/static/style.css", headers={"if-none-match": f'"other", W/{first.headers["etag"]}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert client.get("/static/style.css", headers={"if-none-match": '"other"'}).status_code == 200
+    assert client.head("/static/style.css").content == b""
+
+
+@pytest.mark.parametrize("path", ["nothing.js", "%2e%2e/pages.py", "..%2fwire.py", "/etc/passwd", ""])
+def test_nothing_else_is_reachable(client: TestClient, path: str) -> None:
+    with pytest.raises(NotFound):
+        client.get(f"/static/{path}")
+
+
+def test_the_catalogues_have_the_same_texts_and_places_to_fill() -> None:
+    assert {path.stem for path in CATALOGUES} >= {"en", "de"}
+    english = json.loads((WEB / "texts" / "en.json").read_bytes())
+    for path in CATALOGUES:
+        texts = json.loads(path.read_bytes())
+        assert list(texts) == list(english), path.name
+        for key, text in texts.items():
+            assert text.strip(), f"{path.name}: {key} is empty"
+            assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", english[key])), f"{path.name}: {key}"
+
+
+def test_every_text_is_used_and_every_used_text_is_there() -> None:
+    keys = set(json.loads((WEB / "texts" / "en.json").read_bytes()))
+    pages_text = "".join(path.read_text() for path in sorted(WEB.glob("*.html")))
+    scripts = "".join(path.read_text() for path in sorted(WEB.glob("*.js")))
+    named = set(re.findall(r'data-(?:text|label|hint)="(\w+)"', pages_text))
+    assert named <= keys
+    literal = set(re.findall(r'["`](\w+)["`]', scripts))
+    prefixes = tuple(re.findall(r"`(\w+_)\$\{", scripts)) + tuple(
+        f"{prefix}_" for prefix in re.findall(r'word\("(\w+)"', scripts)
+    )
+    unused = {key for key in keys - named - literal if not key.startswith(prefixes)}
+    assert not unused
+
+
+def test_languages_offered_are_the_catalogues() -> None:
+    offered = set(re.findall(r"^  (\w\w): \{ name:", (WEB / "texts.js").read_text(), re.MULTILINE))
+    assert offered == {path.stem for path in CATALOGUES}
+
+
+def test_pages_hold_no_inline_script_style_or_foreign_address() -> None:
+    for path in sorted(WEB.glob("*.html")):
+        text = path.read_text()
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", text), path.name
+    for path in sorted(file for file in WEB.rglob("*") if file.is_file()):
+        foreign = re.findall(r"https?://[^\s\"'`)?\\]+", path.read_text())
+        assert set(foreign) <= {"http://www.w3.org/2000/svg"}, path.name
+
+
+def test_scripts_write_no_markup_and_keep_nothing() -> None:
+    for path in sorted(WEB.glob("*.js")):
+        text = path.read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), path.name
+        assert not re.search(r"localStorage|sessionStorage|indexedDB|document\.cookie", text), path.name
