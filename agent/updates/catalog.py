@@ -241,6 +241,8 @@ class ModelStore:
         model = self.catalog.find(name)
         if mirror is not None and (model is None or model.convert) and (built := mirror.manifest(name)):
             return self._pull_built(*built, progress, cancel, limits)
+        if model is None and mirror is None and (there := self._find(name)) is not None:
+            return Pulled(name, there.folder, None, changed=False)  # a reference model, or one from a mirror
         model = self.catalog.get(name)
         shelf = self._sources if model.convert else self._installed
         with shelf.change(name) as staging:
@@ -425,5 +427,5 @@ def _hashes(files: Sequence[CatalogFile] | Sequence[ModelFile]) -> dict[str, str
 
 def _unknown(name: str, known: Sequence[str], where: str) -> UnknownModel:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    remedy = f"Did you mean {near[0]!r}?" if near else "See `outpost models list --all`."
+    remedy = f"Did you mean {near[0]!r}?" if near else "See `outpost models list`."
     return UnknownModel(f"no model {name!r} is {where}", remedy=remedy)

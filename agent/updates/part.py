@@ -178,4 +178,4 @@ def storage_errors(target: Path) -> Iterator[None]:
             raise StorageFull(
                 f"the disk under {target.parent} is full; what came is kept", remedy="Free some space, run it again."
             ) from error
-        raise StorageFailed(f"cannot write {target}: {error}", remedy="Check the place and its permissions.") from error
+        raise StorageFailed(f"cannot use {target}: {error}", remedy="Check the place and its permissions.") from error

@@ -156,15 +156,16 @@ def parse_manifest(data: bytes, origin: Path | str) -> Manifest:
 
 
 class Shelf:
-    """Models below one root. Raises StorageFull, StorageFailed and, where a name is not one, BadModel."""
+    """Models below one root. Raises StorageFull and StorageFailed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def names(self) -> list[str]:
-        if not self.root.is_dir():
-            return []
-        return sorted(path.name for path in self.root.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
+        with storage_errors(self.root):
+            if not self.root.is_dir():
+                return []
+            return sorted(path.name for path in self.root.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
 
     def read(self, folder: str) -> InstalledModel | None:
         """The model in a folder of this shelf; None where there is no manifest. Raises BadModel."""

@@ -708,6 +708,9 @@ def test_reference_models_are_listed_and_stay(site: Site, tmp_path: Path) -> Non
     store = ModelStore(site.models, catalog=Catalog(()), reference_dir=tmp_path / "reference")
     model = store.get("reference-toy")
     assert (model.reference, model.memory_bytes, model.entry_path.name) == (True, 20 << 20, "weights.gguf")
+    assert not store.pull("reference-toy").changed
+    with pytest.raises(UnknownModel, match="in the catalogue"):
+        store.pull("reference-toy", str(tmp_path))
     with pytest.raises(Conflict, match="ships with"):
         store.remove("reference-toy")
     with pytest.raises(UnknownModel, match="'reference-toy'"):
