@@ -51,12 +51,13 @@ export class Turn {
     this.words.textContent = this.streamed;
   }
 
-  // The whole answer. `certainly` is false under the policy that serves uncertified answers; `rate(rating)` sends
-  // feedback and resolves when it was taken.
+  // The whole answer. `bestEffort`: the policy serves uncertified answers; `notice`: what the page did of an action, or
+  // that it can't (`done` false); `rate(rating)` sends feedback and resolves when it was taken.
   finish(outpost, { bestEffort, notice, rate }) {
-    const [tone, sign] = LOOKS[outpost.decision] ?? LOOKS.handoff;
+    const decision = notice && !notice.done ? "refused" : outpost.decision;
+    const [tone, sign] = LOOKS[decision] ?? LOOKS.handoff;
     this.body.dataset.tone = tone;
-    this.verdict.replaceChildren(icon(sign), el("span", {}, ...verdict(outpost)), ...chips(outpost, bestEffort));
+    this.verdict.replaceChildren(icon(sign), el("span", {}, ...verdict(decision, outpost), ...chips(outpost, bestEffort)));
     const content = [];
     const said = this.streamed.trim();
     const source = outpost.answer_kind === "quote" ? outpost.sources[0] : undefined;
@@ -101,14 +102,12 @@ export class Turn {
   }
 }
 
-function verdict(outpost) {
-  const parts = [];
+function verdict(decision, outpost) {
   const from = `from_${outpost.answer_kind}`;
-  const origin = ["local", "escalated"].includes(outpost.decision) && has(from) ? from : null;
-  const fallback = has(`decision_${outpost.decision}`) ? `decision_${outpost.decision}` : "decision_handoff";
-  parts.push(text("span", origin ?? fallback));
-  if (outpost.decision === "local") parts.push(" · ", text("span", sureness(outpost.confidence)));
-  return parts;
+  const origin = ["local", "escalated"].includes(decision) && has(from) ? from : null;
+  const words = [text("span", origin ?? `decision_${decision in LOOKS ? decision : "handoff"}`)];
+  if (decision === "local") words.push(" · ", text("span", sureness(outpost.confidence)));
+  return words;
 }
 
 function sureness(confidence) {

@@ -166,12 +166,12 @@ async function act(action, here, turn) {
       if (code) await setLanguage(code);
       const languages = Object.values(LANGUAGES).map(({ name }) => name);
       return code
-        ? { key: "action_language" }
+        ? { key: "action_language", done: true }
         : { key: "action_language_unknown", values: { languages: languages.join(", ") } };
     }
     case "display.larger_text":
       setTextSize(textSize() + 1);
-      return { key: "action_larger_text" };
+      return { key: "action_larger_text", done: true };
     case "audio.louder":
       return { key: "action_louder" };
     case "audio.quieter":
@@ -183,7 +183,7 @@ async function act(action, here, turn) {
       turn.append(`${turn.streamed && "\n\n"}${here.lastAnswer}`);
       return undefined;
     default:
-      return turn.streamed ? undefined : { key: "action_other", values: { action: action.name } };
+      return turn.streamed ? undefined : { key: "action_other", values: { action: action.name }, done: true };
   }
 }
 
