@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from simulators.faulty_http import Fault, FaultyServer
+from tests.simulators.faulty_http import Fault, FaultyServer
 
 from agent.errors import BadModel, DownloadFailed, HashMismatch, StorageFull
 from agent.updates.catalog import Catalog, ModelStore

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from simulators.faulty_http import Fault, FaultyServer
+from tests.simulators.faulty_http import Fault, FaultyServer
 
 from agent.errors import (
     BadModel,
