@@ -33,9 +33,10 @@ from agent.knowledge.intents import MAX_TEXT_CHARS, IntentPack, find_slots, pars
 from agent.messages import IntentResult
 
 Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
 
 FORMAT: Final = 1
-BUCKETS: Final = 2048
+BUCKETS: Final = 1024
 """Hash buckets of words and, again, of character n-grams. Twice as many cost four times the training and gain under
 0.5 % of accuracy on CLINC150 (tests/benchmarks/figures/intents.md)."""
 EMBEDDING_SHARE: Final = 0.7
@@ -140,34 +141,39 @@ def _hashed(text: str) -> tuple[tuple[NDArray[np.uint32], NDArray[np.float64]], 
 # ---------------------------------------------------------------- fitting
 
 
-def fit_logistic(rows: Floats, labels: NDArray[np.int64], classes: int, ridge: float) -> Floats:
-    """Weights (features x classes) of multinomial logistic regression with an L2 penalty; the same on every run.
+def fit_logistic(blocks: Sequence[Floats], labels: Sequence[Labels], classes: int, ridge: float) -> Floats:
+    """Weights (features x classes) of multinomial logistic regression with an L2 penalty; the same on every run. The rows
+    come in blocks, so that cross-validation leaves one out without copying the others.
 
     Accelerated majorise-minimise: the Hessian is bounded by half the Gram matrix (Boehning), which is inverted once, so
     that every round costs two matrix products. With fewer rows than features the rows are rotated into the space that
     they span, which changes nothing but the cost.
     """
-    if len(rows) < rows.shape[1]:
-        values, vectors = np.linalg.eigh(rows.astype(np.float64) @ rows.T.astype(np.float64))
-        keep = values > 1e-7 * values[-1]
-        scale = np.sqrt(values[keep])
-        spanned = (vectors[:, keep] * scale).astype(np.float32)
-        back = (rows.T @ (vectors[:, keep] / scale).astype(np.float32)).astype(np.float32)
-        return np.asarray(back @ _descend(spanned, labels, classes, ridge), np.float32)
-    return _descend(rows, labels, classes, ridge)
+    features = blocks[0].shape[1]
+    if sum(map(len, blocks)) >= features:
+        return _descend(blocks, labels, classes, ridge)
+    rows = np.concatenate(blocks)
+    values, vectors = np.linalg.eigh(rows.astype(np.float64) @ rows.T.astype(np.float64))
+    keep = values > 1e-7 * values[-1]
+    scale = np.sqrt(values[keep])
+    spanned = (vectors[:, keep] * scale).astype(np.float32)
+    back = rows.T @ (vectors[:, keep] / scale).astype(np.float32)
+    return np.asarray(back @ _descend([spanned], [np.concatenate(labels)], classes, ridge), np.float32)
 
 
-def _descend(rows: Floats, labels: NDArray[np.int64], classes: int, ridge: float) -> Floats:
-    bound = 0.5 * (rows.T @ rows)
+def _descend(blocks: Sequence[Floats], labels: Sequence[Labels], classes: int, ridge: float) -> Floats:
+    bound = sum((0.5 * (rows.T @ rows) for rows in blocks), np.zeros((), np.float32))
     bound[np.diag_indices(len(bound))] += ridge
     step = np.linalg.inv(bound).astype(np.float32)
-    here = np.arange(len(rows))
-    weights = np.zeros((rows.shape[1], classes), np.float32)
+    weights = np.zeros((len(bound), classes), np.float32)
     ahead, momentum = weights, 1.0
     for _ in range(_ROUNDS):
-        gap = softmax(rows @ ahead)
-        gap[here, labels] -= 1
-        moved = ahead - step @ (rows.T @ gap + np.float32(ridge) * ahead)
+        gradient = np.float32(ridge) * ahead
+        for rows, wanted in zip(blocks, labels, strict=True):
+            gap = softmax(rows @ ahead)
+            gap[np.arange(len(rows)), wanted] -= 1
+            gradient += rows.T @ gap
+        moved = ahead - step @ gradient
         if float(np.vdot(ahead - moved, moved - weights)) > 0:
             momentum = 1.0  # overshot: start to gather speed again
         faster = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
@@ -182,7 +188,7 @@ def softmax(logits: Floats) -> Floats:
     return out
 
 
-def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
+def fit_temperature(logits: Floats, labels: Labels) -> float:
     """What to divide logits by so that their softmax is least surprised by the labels (0.05 to 5)."""
     here = np.arange(len(labels))
 
@@ -270,8 +276,8 @@ def scope_features(
     logits: Floats, temperature: float, intents: int, nearest: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """What the in-scope score is made of, one row a text: the energy (log-sum-exp) of the intents' calibrated logits,
-    the margin between the best two, the best intent's lead over the out-of-scope class, the highest cosine to an example
-    of the likeliest intents, and how far that is above the highest to an out-of-scope sentence (``nearest``: both)."""
+    the margin between the best two, the best intent's lead over the out-of-scope class, the highest cosine to an
+    example of the likeliest intents, and how far that is above the highest to an out-of-scope sentence (``nearest``: both)."""
     scaled = logits.astype(np.float64) / temperature
     inside = scaled[:, :intents]
     top = np.sort(inside, axis=1)[:, -2:]
@@ -297,7 +303,7 @@ class IntentModel:
 
     def classify(self, texts: Sequence[str], vectors: bytes | None) -> list[IntentResult]:
         """One result a text. ``vectors`` are their embeddings (float32, little-endian, row by row); without them, or
-        where training had none, the text alone decides. Raises InvalidRequest for vectors of another size or not finite."""
+        where training had none, the text alone decides. Raises InvalidRequest for vectors of another size."""
         if not texts:
             return []
         intents = len(self.pack.intents)
@@ -499,10 +505,12 @@ def train_model(pack_text: str, vectors: bytes | None, embedding: str) -> Intent
     labels = np.repeat(np.arange(len(sizes)), sizes)
     embedded = None if vectors is None else read_vectors(vectors, len(texts))
     vocabulary = Vocabulary.of(texts)
-    rows = vocabulary.features(texts).dense()
-    held = hold_out(rows, embedded, labels, len(sizes), intents)
-    text_head = calibrate(held.text, labels, intents, np.zeros_like(held.nearest), _PRIOR_TEXT)
-    text_weights = fit_logistic(rows, labels, len(sizes), _RIDGE_TEXT)
+    fold = folds(labels)
+    order = np.argsort(fold, kind="stable")
+    rows, wanted = vocabulary.features([texts[number] for number in order]).dense(), labels[order]
+    held = hold_out(rows, None if embedded is None else embedded[order], wanted, fold[order], intents)
+    text_head = calibrate(held.text, wanted, intents, np.zeros_like(held.nearest), _PRIOR_TEXT)
+    text_weights = fit_logistic([rows], [wanted], len(sizes), _RIDGE_TEXT)
     if embedded is None or held.full is None:
         return IntentModel(pack, pack_text, "none", vocabulary, text_weights, text_head)
     scales = np.maximum(np.abs(embedded).max(axis=1), 1e-9) / 127
@@ -514,9 +522,9 @@ def train_model(pack_text: str, vectors: bytes | None, embedding: str) -> Intent
         vocabulary,
         text_weights,
         text_head,
-        fit_logistic(embedded, labels, len(sizes), _RIDGE_EMBEDDING),
+        fit_logistic([embedded], [labels], len(sizes), _RIDGE_EMBEDDING),
         Examples(np.round(embedded / scales[:, None]).astype(np.int8), scales.astype(np.float32), borders),
-        calibrate(held.full, labels, intents, held.nearest, _PRIOR_FULL),
+        calibrate(held.full, wanted, intents, held.nearest, _PRIOR_FULL),
     )
 
 
@@ -528,7 +536,7 @@ def train(pack_text: str, vectors: bytes | None, embedding: str, out: Path) -> R
     return Report(len(model.pack.intents), len(training_texts(model.pack)), time.perf_counter() - started)
 
 
-def folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def folds(labels: Labels) -> Labels:
     """Which fold each text is in, every class spread over all of them: as good as leaving one out in small packs, three
     folds in large ones."""
     count = 20 if len(labels) < 600 else 5 if len(labels) < 6000 else 3
@@ -538,30 +546,48 @@ def folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return fold
 
 
-def hold_out(rows: Floats, embedded: Floats | None, labels: NDArray[np.int64], classes: int, intents: int) -> Held:
-    fold = folds(labels)
-    text = np.empty((len(rows), classes), np.float32)
-    full = None if embedded is None else np.empty_like(text)
-    nearest = np.zeros((len(rows), 2))
-    for number in range(int(fold.max()) + 1):
-        out, rest = fold == number, fold != number
-        text[out] = rows[out] @ fit_logistic(rows[rest], labels[rest], classes, _RIDGE_TEXT)
-        if embedded is None or full is None:
-            continue
-        full[out] = mix(
-            embedded[out] @ fit_logistic(embedded[rest], labels[rest], classes, _RIDGE_EMBEDDING), text[out]
-        )
-        for row in np.flatnonzero(out):
-            likely = np.argsort(-full[row, :intents])[:_LIKELY]
-            cosines = embedded @ embedded[row]
-            cosines[out] = -1
-            nearest[row, 0] = cosines[np.isin(labels, likely)].max()
-            nearest[row, 1] = cosines[labels == intents].max() if classes > intents else 0.0
-    return Held(text, full, nearest)
+def hold_out(text: Floats, embedded: Floats | None, labels: Labels, fold: Labels, intents: int) -> Held:
+    """Fit every head once a fold on the others. The rows are sorted by fold."""
+    classes = int(labels.max()) + 1
+    cuts = np.flatnonzero(np.diff(fold)) + 1
+    wanted = np.split(labels, cuts)
+    logits = _cross_fit(np.split(text, cuts), wanted, classes, _RIDGE_TEXT)
+    if embedded is None:
+        return Held(logits, None, np.zeros((len(labels), 2)))
+    full = mix(_cross_fit(np.split(embedded, cuts), wanted, classes, _RIDGE_EMBEDDING), logits)
+    return Held(logits, full, _nearest_elsewhere(embedded, labels, fold, full[:, :intents]))
+
+
+def _cross_fit(blocks: Sequence[Floats], labels: Sequence[Labels], classes: int, ridge: float) -> Floats:
+    out = []
+    for held in range(len(blocks)):
+        rest = [number for number in range(len(blocks)) if number != held]
+        weights = fit_logistic([blocks[n] for n in rest], [labels[n] for n in rest], classes, ridge)
+        out.append(blocks[held] @ weights)
+    return np.concatenate(out)
+
+
+def _nearest_elsewhere(embedded: Floats, labels: Labels, fold: Labels, logits: Floats) -> NDArray[np.float64]:
+    """For every text the highest cosine to an example of its likeliest intents, and to an out-of-scope sentence, among
+    the texts of other folds."""
+    intents = logits.shape[1]
+    order = np.argsort(labels, kind="stable")
+    present, borders = np.unique(labels[order], return_index=True)
+    out = np.zeros((len(labels), 2))
+    for start in range(0, len(labels), 512):
+        part = slice(start, start + 512)
+        cosines = embedded[part] @ embedded[order].T
+        cosines[fold[part, None] == fold[order]] = -1
+        best = np.full((len(cosines), intents + 1), -1.0)
+        best[:, present] = np.maximum.reduceat(cosines, borders, axis=1)
+        likely = np.argsort(-logits[part], axis=1)[:, :_LIKELY]
+        out[part, 0] = np.take_along_axis(best, likely, axis=1).max(axis=1)
+        out[part, 1] = best[:, intents] if len(present) > intents else 0.0
+    return out
 
 
 def calibrate(
-    logits: Floats, labels: NDArray[np.int64], intents: int, nearest: NDArray[np.float64], prior: NDArray[np.float64]
+    logits: Floats, labels: Labels, intents: int, nearest: NDArray[np.float64], prior: NDArray[np.float64]
 ) -> Head:
     inside = labels < intents
     temperature = fit_temperature(logits[inside, :intents], labels[inside])

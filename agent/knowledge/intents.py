@@ -310,13 +310,13 @@ _MAX_WAYS = 1e8
 
 
 def _ways(tree: Any) -> float:
-    """An upper bound of the ways in which a pattern can be laid on a text of MAX_SLOT_CHARS: what a failed search tries.
+    """An upper bound of the ways in which a pattern can be laid on MAX_SLOT_CHARS characters: what a failed search tries.
 
     Open repeats one after the other share the text (their count enters as a binomial), everything else multiplies; a
     repeat of something that itself has several ways counts as those ways to the power of its turns.
     """
     opened, ways = _open_and_ways(tree)
-    return float(math.comb(MAX_SLOT_CHARS + opened, opened + 1)) * ways if ways < math.inf else math.inf
+    return math.comb(MAX_SLOT_CHARS + opened, opened + 1) * ways if opened < 10 else math.inf
 
 
 def _open_and_ways(tree: Any) -> tuple[int, float]:
@@ -342,8 +342,6 @@ def _open_and_ways(tree: Any) -> tuple[int, float]:
             body = {_constants.SUBPATTERN: 3, _constants.ATOMIC_GROUP: None}.get(op, 1)
             inner_open, inner = _open_and_ways(value if body is None else value[body])
             opened, ways = opened + inner_open, ways * inner
-        if ways > _MAX_WAYS:
-            return opened, math.inf
     return opened, ways
 
 
