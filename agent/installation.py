@@ -14,7 +14,7 @@ from agent.updates.catalog import Catalog, ModelStore
 
 _ENGINES = {"slm": "agent.engines.text:TextEngine", "embedding": "agent.engines.embedding:EmbeddingEngine"}
 _WORKER_BYTES = 80 << 20
-"""A worker's own memory beside its model: Python with numpy and an engine."""
+"""A worker's own memory beside its files, where a model does not say what it needs: Python, numpy, an engine."""
 
 
 class Installation:
@@ -27,7 +27,7 @@ class Installation:
 
     @classmethod
     def open(cls, state: Path) -> Installation:
-        """Reads the catalogue and every manifest; blocking. Raises BadModel for a damaged catalogue."""
+        """Reads the catalogue and every manifest; blocking. Raises ConfigError for a damaged catalogue."""
         catalog = Catalog.load(shipped("models", "catalog"))
         return cls(ModelStore(state / "models", catalog=catalog, reference_dir=shipped("models", "reference")))
 
@@ -64,8 +64,8 @@ class Installation:
             files={str(model.folder / file.path): file.sha256 for file in model.files},
             options=_options(model, config),
         )
-        size = model.memory_bytes or sum(file.size or 0 for file in model.files)
-        return ModelSpec(load, model.kind, size + _WORKER_BYTES, pinned=model.name in config.models.pinned)
+        expected = model.memory_bytes or sum(file.size or 0 for file in model.files) + _WORKER_BYTES
+        return ModelSpec(load, model.kind, expected, pinned=model.name in config.models.pinned)
 
 
 def _options(model: InstalledModel, config: Config) -> Payload:
