@@ -12,13 +12,13 @@ power cut.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
-import sqlite_vec
 
 from agent.errors import Cancelled, OutpostError, StorageFailed, StorageFull
 
@@ -38,7 +38,7 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
         try:
             connection.set_busy_timeout(BUSY_MS)
             connection.enable_load_extension(True)
-            connection.load_extension(sqlite_vec.loadable_path())
+            connection.load_extension(_vec0())
             connection.enable_load_extension(False)
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -101,6 +101,14 @@ def translated(path: Path) -> Iterator[None]:
         ) from error
     except apsw.Error as error:
         raise _failed(path, error) from error
+
+
+def _vec0() -> str:
+    """sqlite-vec's library; importing the package instead would import numpy and sqlite3 with it."""
+    package = importlib.util.find_spec("sqlite_vec")
+    if package is None or package.origin is None:
+        raise StorageFailed("sqlite-vec is not installed", remedy="Run: pip install sqlite-vec")
+    return str(Path(package.origin).with_name("vec0"))
 
 
 def _failed(path: Path, error: apsw.Error) -> OutpostError:

@@ -6,8 +6,8 @@ new one, and what `put` acknowledged is on disk.
 
 Search asks three retrievers: the paragraphs' vectors, the vectors of neighbouring sentence pairs (a paragraph counts
 with its best pair) and BM25; reciprocal rank fusion makes one list. Candidates come from an exact scan of the int8
-vectors, from EXACT_VECTORS on from sqlite-vec's bit index; every candidate of any retriever is then scored again with
-its int8 vectors, so that the ranks that are fused are exact among the candidates.
+vectors, from EXACT_VECTORS on from sqlite-vec's bit index; they are then scored again with their int8 vectors, and so
+is what another retriever found, so that the ranks that are fused are exact among the candidates.
 
 Vectors belong to one embedding model (`use_model`); another model makes them worthless, so they are dropped and search
 goes by keywords until the documents are embedded again. Where one document of a collection has no vectors, the whole
@@ -30,7 +30,7 @@ from agent.errors import BadModel, InputTooLarge, InvalidDocument, InvalidReques
 from agent.knowledge import filters, schema
 from agent.knowledge.chunks import Chunk, Sentence, StoredSentence
 from agent.knowledge.filters import Filter
-from agent.knowledge.vectors import ChunkVectors, Kind, query_codes, to_bits, to_unit, unit_of
+from agent.knowledge.vectors import ChunkVectors, Kind, query_codes, to_unit, unit_of
 from agent.messages import Document, Passage
 
 if TYPE_CHECKING:
@@ -45,13 +45,24 @@ DEPTH = 50
 """How many of each retriever's results take part in the fusion."""
 EXACT_VECTORS = 20_000
 """Up to so many vectors of a kind in a collection all are compared; above, the bit index picks candidates."""
-CANDIDATES = 4 * DEPTH
-"""How many the bit index picks of each kind."""
+CANDIDATES = 800
+"""How many vectors of each kind the bit index picks: signs alone order the nearest ones badly."""
 MAX_K = 100
 MAX_CHUNKS = 10_000
 MAX_QUERY_WORDS = 64
+TIDY_EVERY = 256
+"""Removed documents between two looks at how full the bit index is."""
 _SHARDS = 8
-_POSITIONS = 1 << 12
+_SPARE_SLOTS = 64 * 1024
+_POSITION_BITS = 12
+_KEY = f"(chunk << {_POSITION_BITS + 1}) | (kind << {_POSITION_BITS}) | position"
+"""A vector's row id in the bit index."""
+_SEARCHED = f"kind IN ({Kind.PARAGRAPH:d}, {Kind.PAIR:d})"
+_FILL_BITS = (
+    "INSERT INTO bits (rowid, collection, kind, shard, code)"
+    f" SELECT {_KEY}, collection, kind, (chunk + position) % {_SHARDS}, vec_quantize_binary(vec_int8(vector))"
+    " FROM vectors"
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_ID = 512
 
@@ -104,9 +115,11 @@ class Stale:
 class Store:
     """See the module. Every method raises StorageFull or StorageFailed when the file cannot be written or read."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, exact_vectors: int = EXACT_VECTORS) -> None:
         """Open the file; a writer makes it where it is missing and runs the migrations."""
         self.path = path
+        self._exact_vectors = exact_vectors
+        self._removals = 0
         self._db = schema.connect(path, read_only=read_only)
 
     def close(self) -> None:
@@ -297,6 +310,9 @@ class Store:
                 scope, Kind.PARAGRAPH, unit, by_keyword, self._near(scope, Kind.PARAGRAPH, codes)
             )
             pairs = self._similarities(scope, Kind.PAIR, unit, by_keyword, self._near(scope, Kind.PAIR, codes))
+            # What one of the two found gets its place by the other as well.
+            paragraphs |= self._similarities(scope, Kind.PARAGRAPH, unit, set(_best(pairs)) - paragraphs.keys())
+            pairs |= self._similarities(scope, Kind.PAIR, unit, set(_best(paragraphs)) - pairs.keys())
             ranks = _Ranks(by_keyword, _best(paragraphs), _best(pairs), paragraphs)
             return Found(self._passages(ranks, k, "hybrid"), "hybrid")
 
@@ -318,6 +334,7 @@ class Store:
                     continue
                 alone = self._sentence_vectors(within, Kind.SENTENCE, row[0], dim)
                 headed = self._sentence_vectors(within, Kind.HEADED, row[0], dim)
+                pairs = self._sentence_vectors(within, Kind.PAIR, row[0], dim)
                 found += [
                     StoredSentence(
                         passage.document,
@@ -328,6 +345,7 @@ class Store:
                         sentence,
                         alone.get(position),
                         headed.get(position),
+                        pairs.get(position),
                     )
                     for position, sentence in enumerate(self._sentences(row[0]))
                 ]
@@ -352,14 +370,14 @@ class Store:
         if self._is_small(scope, kind):
             rows = self._rows(
                 "SELECT chunk FROM vectors WHERE collection = ? AND kind = ?"
-                f"{scope.sql('chunk')} ORDER BY vec_distance_cosine(vec_int8(vector), vec_int8(?)) LIMIT {CANDIDATES}",
+                f"{scope.sql('chunk')} ORDER BY vec_distance_cosine(vec_int8(vector), vec_int8(?)) LIMIT {4 * DEPTH}",
                 scope.collection,
                 int(kind),
                 *scope.values,
                 query.tobytes(),
             )
             return [chunk for (chunk,) in rows]
-        return [key // (2 * _POSITIONS) for key in self._near_by_bits(scope, kind, query)]
+        return [key >> (_POSITION_BITS + 1) for key in self._near_by_bits(scope, kind, query)]
 
     def _near_by_bits(self, scope: _Scope, kind: Kind, query: Codes) -> list[int]:
         """Keys of about CANDIDATES vectors whose signs differ least.
@@ -367,33 +385,18 @@ class Store:
         vec0 takes time in proportion to k times the rows that pass, so one shard tells first how far the wanted share
         lies, and the search over all shards passes only what is nearer.
         """
-        bits = to_bits(query[None])[0]
-        keys = ""
+        near = "SELECT rowid, distance FROM bits WHERE code MATCH vec_quantize_binary(vec_int8(?)) AND k = ?"
+        near += f" AND collection = {scope.collection:d} AND kind = {kind:d}"
+        values: list[Any] = []
         if scope.where:
-            shift = (2 * _POSITIONS).bit_length() - 1
-            keys = f" AND rowid IN (SELECT (chunk << {shift}) | (kind << {shift - 1}) | position FROM vectors"
-            keys += f" WHERE collection = {scope.collection:d} AND kind = {kind:d}{scope.sql('chunk')})"
-        sample = self._rows(
-            "SELECT distance FROM bits WHERE code MATCH vec_bit(?) AND k = ? AND collection = ? AND kind = ?"
-            f" AND shard = 0{keys}",
-            bits,
-            CANDIDATES // _SHARDS,
-            scope.collection,
-            int(kind),
-            *scope.values,
-        )
-        farthest = sample[-1][0] if len(sample) == CANDIDATES // _SHARDS else 8.0 * len(bits)
-        rows = self._rows(
-            "SELECT rowid FROM bits WHERE code MATCH vec_bit(?) AND k = ? AND collection = ? AND kind = ?"
-            f" AND distance <= ?{keys}",
-            bits,
-            2 * CANDIDATES,
-            scope.collection,
-            int(kind),
-            farthest,
-            *scope.values,
-        )
-        return [key for (key,) in rows]
+            near += f" AND rowid IN (SELECT {_KEY} FROM vectors WHERE collection = {scope.collection:d}"
+            near += f" AND kind = {kind:d}{scope.sql('chunk')})"
+            values = list(scope.values)
+        code, share = query.tobytes(), CANDIDATES // _SHARDS
+        sample = self._rows(f"{near} AND shard = 0", code, share, *values)
+        farthest = sample[-1][1] if len(sample) == share else len(query)
+        rows = self._rows(f"{near} AND distance <= ?", code, 2 * CANDIDATES, *values, farthest)
+        return [key for key, _ in rows]
 
     def _is_small(self, scope: _Scope, kind: Kind) -> bool:
         if scope.where:
@@ -403,15 +406,16 @@ class Store:
                 int(kind),
                 *scope.values,
             ) or (0,)
-            return bool(count <= EXACT_VECTORS)
+            return bool(count <= self._exact_vectors)
         row = self._row(
-            f"SELECT 1 FROM vectors WHERE collection = ? AND kind = ? LIMIT 1 OFFSET {EXACT_VECTORS}",
+            "SELECT 1 FROM vectors WHERE collection = ? AND kind = ? LIMIT 1 OFFSET ?",
             scope.collection,
             int(kind),
+            self._exact_vectors,
         )
         return row is None
 
-    def _similarities(self, scope: _Scope, kind: Kind, query: Floats, *candidates: Sequence[int]) -> dict[int, float]:
+    def _similarities(self, scope: _Scope, kind: Kind, query: Floats, *candidates: Iterable[int]) -> dict[int, float]:
         """Cosine of the query with each candidate chunk (its best vector of this kind)."""
         wanted = sorted({chunk for chunks in candidates for chunk in chunks})
         rows = self._rows(
@@ -514,42 +518,42 @@ class Store:
             "INSERT INTO vectors VALUES (?, ?, ?, ?, ?)",
             ((within, int(kind), chunk, position, row.tobytes()) for chunk, kind, position, row in rows),
         )
-        indexed = [row for row in rows if row[1] in (Kind.PARAGRAPH, Kind.PAIR)]
-        codes = [to_bits(row[None])[0] for _, _, _, row in indexed]
-        self._db.executemany(
-            "INSERT INTO bits (rowid, collection, kind, shard, code) VALUES (?, ?, ?, ?, vec_bit(?))",
-            (
-                (_key(chunk, kind, position), within, int(kind), (chunk + position) % _SHARDS, code)
-                for (chunk, kind, position, _), code in zip(indexed, codes, strict=True)
-            ),
+        self._db.execute(
+            f"{_FILL_BITS} WHERE collection = ? AND {_SEARCHED} AND chunk BETWEEN ? AND ?",
+            (within, min(chunks), max(chunks)),
         )
 
     def _remove(self, within: int, document: int) -> None:
         chunks = self._rows("SELECT id FROM chunks WHERE document = ?", document)
         self._db.executemany(f"DELETE FROM keywords_{within:d} WHERE rowid = ?", chunks)
         for (chunk,) in chunks:
-            for kind in (Kind.PARAGRAPH, Kind.PAIR):
-                at = (within, int(kind), chunk)
-                where = "WHERE collection = ? AND kind = ? AND chunk = ?"
-                keys = [(_key(chunk, kind, n),) for (n,) in self._rows(f"SELECT position FROM vectors {where}", *at)]
+            if self._dimension() is not None:
+                of_chunk = f"collection = ? AND {_SEARCHED} AND chunk = ?"
+                keys = self._rows(f"SELECT {_KEY} FROM vectors WHERE {of_chunk}", within, chunk)
                 self._db.executemany("DELETE FROM bits WHERE rowid = ?", keys)
             self._db.executemany(
                 "DELETE FROM vectors WHERE collection = ? AND kind = ? AND chunk = ?",
                 [(within, int(kind), chunk) for kind in Kind],
             )
         self._db.execute("DELETE FROM documents WHERE id = ?", (document,))
+        self._tidy()
 
     def _require_dimension(self, widths: set[int]) -> None:
         dim = self._dimension()
         if dim is None:
             dim = max(widths)
+            if dim % 8:
+                raise BadModel(f"the embedding has {dim} numbers; the index takes multiples of 8")
             self._set_meta("dimension", str(dim))
-            self._db.execute(
-                "CREATE VIRTUAL TABLE bits USING vec0 (collection INTEGER PARTITION KEY, kind INTEGER PARTITION KEY,"
-                f" shard INTEGER PARTITION KEY, code bit[{-(-dim // 8) * 8}])"
-            )
+            self._make_bits(dim)
         if widths != {dim}:
             raise BadModel(f"the embedding has {sorted(widths)} numbers; the index has {dim}")
+
+    def _make_bits(self, dim: int) -> None:
+        self._db.execute(
+            "CREATE VIRTUAL TABLE bits USING vec0 (collection INTEGER PARTITION KEY, kind INTEGER PARTITION KEY,"
+            f" shard INTEGER PARTITION KEY, code bit[{dim:d}])"
+        )
 
     def _make_collection(self, name: str) -> int:
         row = self._row("SELECT id FROM collections WHERE name = ?", name)
@@ -611,6 +615,20 @@ class Store:
     def _row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
         return row
+
+    def _tidy(self) -> None:
+        """Make the bit index anew once most of it is holes: vec0 gives back a block of 1024 only when all of it is
+        deleted, and a search reads every block."""
+        self._removals += 1
+        dim = self._dimension()
+        if dim is None or self._removals % TIDY_EVERY:
+            return
+        slots = 1024 * int(self._db.execute("SELECT count(*) FROM bits_chunks").get)
+        used = int(self._db.execute("SELECT count(*) FROM bits_rowids").get)
+        if slots > 3 * used + _SPARE_SLOTS:
+            self._db.execute("DROP TABLE bits")
+            self._make_bits(dim)
+            self._db.execute(f"{_FILL_BITS} WHERE {_SEARCHED}")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -718,16 +736,11 @@ def check_document(document: Document, chunks: Sequence[Chunk]) -> None:
             raise InvalidRequest(
                 f"the metadata value {key!r} = {value!r} cannot be stored", param="metadata"
             ) from error
-    if len(chunks) > MAX_CHUNKS or any(len(chunk.sentences) >= _POSITIONS for chunk in chunks):
+    if len(chunks) > MAX_CHUNKS or any(len(chunk.sentences) >> _POSITION_BITS for chunk in chunks):
         raise InputTooLarge(
             f"the document {document.id!r} makes {len(chunks)} chunks; at most {MAX_CHUNKS} are stored in one",
             remedy="Split it into several documents.",
         )
-
-
-def _key(chunk: int, kind: Kind, position: int) -> int:
-    """A vector's row id in the bit index."""
-    return (chunk * 2 + kind) * _POSITIONS + position
 
 
 def _best(similarities: Mapping[int, float]) -> list[int]:

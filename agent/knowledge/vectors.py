@@ -95,14 +95,6 @@ def unit_of(vector: Floats) -> Floats:
     return unit
 
 
-def to_bits(codes: Codes) -> list[bytes]:
-    """The signs of each row, for the bit index."""
-    import numpy as np
-
-    packed = np.packbits(codes > 0, axis=-1, bitorder="little")
-    return [row.tobytes() for row in packed]
-
-
 def to_unit(blobs: Sequence[bytes], dim: int) -> Floats:
     """Stored vectors as float32 rows of length 1."""
     import numpy as np
