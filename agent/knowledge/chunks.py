@@ -62,8 +62,8 @@ class Chunk:
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredSentence:
     """A sentence as the index gives it back: where it stands (``chunk`` and ``position`` count from 0 within the
-    document and within the chunk) and its unit vectors, of ``search`` alone and of `with_heading`; None where nothing
-    embeds."""
+    document and within the chunk) and its unit vectors: of ``search`` alone, of `with_heading`, and of it together with
+    the next sentence of its chunk; None where nothing embeds, the last also where no sentence follows."""
 
     document: str
     title: str
@@ -73,6 +73,7 @@ class StoredSentence:
     sentence: Sentence
     vector: NDArray[np.float32] | None = None
     heading_vector: NDArray[np.float32] | None = None
+    pair_vector: NDArray[np.float32] | None = None
 
 
 def with_heading(heading: str, search: str) -> str:

@@ -1,0 +1,52 @@
+"""From a question to a `Retrieval`: passages for the language model, quotes for the person.
+
+    retrieval = await Retriever(knowledge, embedder).retrieve("When do you open?", "default")
+
+Search gives the best chunks, `agent.knowledge.quotes` chooses among their sentences. The question's words are embedded
+one by one beside the question: a sentence about a "dryer" holds something near "tumble drier" though not the words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from agent.errors import BadModel, Unavailable
+from agent.knowledge import quotes, words
+from agent.messages import Retrieval
+
+if TYPE_CHECKING:
+    from agent.knowledge.knowledge import Embedder, Knowledge
+    from agent.knowledge.vectors import Floats
+
+PASSAGES = 16
+"""Chunks whose sentences are read: of a small venue's pages almost all, and few enough to weigh in milliseconds."""
+_EMBED_S = 5.0
+
+
+class Retriever:
+    """Search and quotes in one; without an embedding model it goes by keywords, which ``Retrieval.mode`` says."""
+
+    def __init__(self, knowledge: Knowledge, embedder: Embedder | None) -> None:
+        self._knowledge = knowledge
+        self._embedder = embedder
+
+    async def retrieve(self, question: str, collection: str) -> Retrieval:
+        """Raises NotFound for an unknown collection, and what `Knowledge.search` raises."""
+        found = await self._knowledge.search(collection, words.correct(question), PASSAGES)
+        sentences = await self._knowledge.sentences(collection, found.passages)
+        vector, word_vectors = await self._embed(question) if found.mode == "hybrid" else (None, {})
+        chosen = await asyncio.to_thread(quotes.candidates, question, sentences, vector, word_vectors)
+        return Retrieval(found.passages, chosen, "keyword" if vector is None else "hybrid")
+
+    async def _embed(self, question: str) -> tuple[Floats | None, Mapping[str, Floats]]:
+        """Vectors of the question and of its words; nothing where the model fails just now."""
+        if self._embedder is None:
+            return None, {}
+        probes = quotes.probe_words(question)
+        try:
+            vectors = await self._embedder.embed([words.correct(question), *probes], deadline_s=_EMBED_S)
+        except (Unavailable, BadModel):
+            return None, {}
+        return vectors[0], dict(zip(probes, vectors[1:], strict=True))
