@@ -332,9 +332,8 @@ class Store:
                 )
                 if row is None:  # deleted or replaced since the search
                     continue
-                alone = self._sentence_vectors(within, Kind.SENTENCE, row[0], dim)
-                headed = self._sentence_vectors(within, Kind.HEADED, row[0], dim)
-                pairs = self._sentence_vectors(within, Kind.PAIR, row[0], dim)
+                of_kind = {kind: self._vectors_of(within, kind, row[0], dim) for kind in Kind}
+                sentences = self._sentences(row[0])
                 found += [
                     StoredSentence(
                         passage.document,
@@ -343,11 +342,11 @@ class Store:
                         passage.chunk,
                         position,
                         sentence,
-                        alone.get(position),
-                        headed.get(position),
-                        pairs.get(position),
+                        of_kind[Kind.SENTENCE].get(position),
+                        of_kind[Kind.HEADED].get(position),
+                        of_kind[Kind.PAIR].get(position) if position + 1 < len(sentences) else None,
                     )
-                    for position, sentence in enumerate(self._sentences(row[0]))
+                    for position, sentence in enumerate(sentences)
                 ]
         return tuple(found)
 
@@ -581,7 +580,7 @@ class Store:
         rows = self._rows("SELECT text, search, kind, lead FROM sentences WHERE chunk = ? ORDER BY position", chunk)
         return tuple(Sentence(*row) for row in rows)
 
-    def _sentence_vectors(self, within: int, kind: Kind, chunk: int, dim: int | None) -> dict[int, Floats]:
+    def _vectors_of(self, within: int, kind: Kind, chunk: int, dim: int | None) -> dict[int, Floats]:
         rows = self._rows(
             "SELECT position, vector FROM vectors WHERE collection = ? AND kind = ? AND chunk = ?",
             within,

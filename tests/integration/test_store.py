@@ -81,6 +81,10 @@ def test_sentences_come_back_with_their_vectors(store: Store) -> None:
     assert sentences[1].heading_vector is not None
     assert float(sentences[1].vector @ wanted) > 0.999
     assert float(sentences[1].heading_vector @ wanted) < 0.999
+    assert sentences[1].pair_vector is not None
+    together = WORDS.vectors([f"{sentences[1].sentence.search} {sentences[2].sentence.search}"])[0]
+    assert float(sentences[1].pair_vector @ together) > 0.999
+    assert sentences[2].pair_vector is None
 
 
 def test_without_a_query_vector_keywords_answer(store: Store) -> None:
