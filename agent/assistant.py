@@ -318,7 +318,7 @@ class Assistant:
         kind = "action" if served.evidence.route == "intent" else served.evidence.route
         return replace(
             answer,
-            text=served.text,
+            text=served.text or "OK.",
             answer_kind=kind if kind in ("quote", "generated", "action") else None,
             route=served.evidence.route,
             confidence=round(served.evidence.confidence, 4),

@@ -48,7 +48,7 @@ class Library:
         self._embedder = EmbeddingClient(pool, embedding.name) if embedding is not None else None
         self._model = _identity(embedding)
         self._knowledge = Knowledge(path, self._embedder, self._model)
-        self._retriever = Retriever(self._knowledge)
+        self._retriever = Retriever(self._knowledge, self._embedder)
         self._parser = DocumentClient(pool, PARSER)
         load = LoadSpec(model=PARSER, engine="agent.knowledge.ingest:DocumentEngine", entry="", files={})
         pool.register(ModelSpec(load=load, kind="documents", expected_bytes=_PARSER_BYTES))

@@ -46,13 +46,22 @@ def _root(
     """On-device inference agent."""
 
 
+def _first(group: BaseExceptionGroup[OutpostError]) -> OutpostError:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
 def main() -> None:
     """The console script."""
     try:
         app()
     except OutpostError as error:
-        print(f"outpost: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"outpost: {error}")
+    except BaseExceptionGroup as group:  # the daemon's TaskGroups wrap what ended them
+        errors, others = group.split(OutpostError)
+        if errors is None or others is not None:
+            raise
+        sys.exit(f"outpost: {_first(errors)}")
     except BrokenPipeError:  # the reader of our output has gone: `outpost ... | head`
         sys.stderr.close()
         sys.exit(1)
