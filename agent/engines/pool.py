@@ -280,7 +280,7 @@ class Pool:
         One that is at work may be in a long step; its request's deadline watches over that.
         """
         worker = self._entry(model).worker
-        return worker is None or await worker.ping(timeout_s) or worker.active > 0 or not worker.alive
+        return worker is None or await worker.ping(timeout_s) or worker.at_work or not worker.alive
 
     def status(self) -> PoolStatus:
         """A picture of now; memory as it was measured last."""

@@ -5,7 +5,8 @@ a request and `Request.next` gives its events. Whatever happens to the process, 
 event or one typed error: from the worker, from its deadline timer, or from the end of the process.
 
 A request past its deadline is cancelled. A worker that then leaves a ping unanswered is stuck in a step and is killed,
-unless a request that it got earlier is still within its own deadline (one long step may be that one's honest work).
+unless a request that it got earlier is still within its own deadline (one long step may be that one's honest work). The
+same holds for a request whose caller has gone: the step it may be in has until its deadline.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ class LoadCrashed(WorkerCrashed):
 class Request:
     """Events of one request, in order. Bounded: a consumer that falls too far behind loses the request."""
 
-    def __init__(self, id: int) -> None:
+    def __init__(self, id: int, deadline: float) -> None:
         self.id = id
+        self.deadline = deadline
         self.timer: asyncio.TimerHandle | None = None
         self._events: deque[tuple[EngineEvent, int]] = deque()
         self._bytes = 0
@@ -147,6 +149,8 @@ class Worker:
         self._loaded: asyncio.Future[Ready] = loop.create_future()
         self._pong: asyncio.Future[None] | None = None
         self._probing = False
+        self._abandoned: asyncio.TimerHandle | None = None
+        """Runs from the cancel of a request until the worker answers again, at the latest at the request's deadline."""
         name = f"worker:{model}:{self.pid}"
         self._reading = tasks.create_task(self._read(), name=f"{name}:read")
         self._listening = tasks.create_task(self._read_stderr(), name=f"{name}:stderr")
@@ -232,6 +236,11 @@ class Worker:
         return len(self._requests)
 
     @property
+    def at_work(self) -> bool:
+        """Whether it may honestly be in a long step: for an open request, or for one that was cancelled in it."""
+        return bool(self._requests) or self._abandoned is not None
+
+    @property
     def congested(self) -> bool:
         """The worker reads slower than requests come; wait for `writable` before the next one."""
         return self._alive and self._writer.transport.get_write_buffer_size() > _HIGH_WATER
@@ -256,7 +265,7 @@ class Worker:
         if not self._alive:
             raise self._gone()
         self._last_id += 1
-        request = Request(self._last_id)
+        request = Request(self._last_id, deadline)
         try:
             data = Frame("request", request.id, op, payload).encode()
         except (UnicodeEncodeError, OverflowError) as error:
@@ -273,7 +282,9 @@ class Worker:
     def cancel(self, request: Request) -> None:
         """Withdraw a request that has not ended; nothing happens to one that has."""
         if self._forget(request) and self._alive:
-            self._write(Frame("cancel", request.id).encode())
+            self._write(Frame("cancel", request.id).encode() + Frame("ping").encode())
+            if self._abandoned is None:
+                self._abandoned = asyncio.get_running_loop().call_at(request.deadline, self._suspect, request)
 
     async def stop(self, grace_s: float) -> None:
         """Let open requests finish for ``grace_s``, then close the socket; a process that stays is killed."""
@@ -312,6 +323,11 @@ class Worker:
         if not self._writer.is_closing():
             self._writer.write(data)
 
+    def _clear_abandoned(self) -> None:
+        if self._abandoned is not None:
+            self._abandoned.cancel()
+            self._abandoned = None
+
     def _forget(self, request: Request) -> bool:
         if request.timer is not None:
             request.timer.cancel()
@@ -335,11 +351,15 @@ class Worker:
         if not self._forget(request):
             return
         request.fail(DeadlineExceeded(f"model {self.model!r} did not finish in time", remedy="Ask for less, or wait."))
-        if not self._alive:
-            return
-        self._write(Frame("cancel", request.id).encode())
+        if self._alive:
+            self._write(Frame("cancel", request.id).encode())
+            self._suspect(request)
+
+    def _suspect(self, request: Request) -> None:
+        """The request is past its deadline: look whether the worker is stuck in it."""
+        self._abandoned = None
         earlier = next(iter(self._requests), request.id) < request.id
-        if not earlier and not self._probing:
+        if self._alive and not earlier and not self._probing:
             self._probing = True
             self._tasks.create_task(self._probe(), name=f"worker:{self.model}:{self.pid}:probe")
 
@@ -402,6 +422,7 @@ class Worker:
             else:
                 request.push(event, frame.size)
         elif frame.kind == "pong":
+            self._clear_abandoned()
             if self._pong is not None and not self._pong.done():
                 self._pong.set_result(None)
         elif frame.kind == "ready" and not self._loaded.done():
@@ -446,6 +467,7 @@ class Worker:
 
     def _end(self) -> None:
         self._alive = False
+        self._clear_abandoned()
         self._reading.cancel()
         self._listening.cancel()
         self._writer.close()
