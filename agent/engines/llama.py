@@ -330,10 +330,6 @@ class Context:
     def clear(self) -> None:
         lib.llama_memory_clear(self._memory, False)
 
-    def held(self, sequence: int) -> int:
-        """Tokens that the cache holds for ``sequence``."""
-        return int(lib.llama_memory_seq_pos_max(self._memory, sequence)) + 1
-
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 

@@ -75,6 +75,7 @@ class ChatTemplate:
         tags: Sequence[str] = (),
         bos: str = "",
         eos: str = "",
+        cpu_seconds: float = CPU_SECONDS,
     ) -> None:
         self.is_fallback = source is None
         text = CHATML if source is None else source
@@ -84,6 +85,7 @@ class ChatTemplate:
         self._shield = _Shield(control)
         self._wide_shield = _Shield([*control, *(tag for tag in tags if _MARKUP.fullmatch(tag))])
         self._fixed = len(text)
+        self._cpu_seconds = cpu_seconds
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
@@ -93,7 +95,7 @@ class ChatTemplate:
         environment.globals.pop("lipsum", None)
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _strftime_now
-        with _limits():
+        with _limits(cpu_seconds):
             self._template = environment.from_string(text)
 
     def render(
@@ -129,7 +131,7 @@ class ChatTemplate:
         return text.split(_MARK)
 
     def _fill(self, values: dict[str, Any], limit: int) -> str:
-        with _limits():
+        with _limits(self._cpu_seconds):
             parts: list[str] = []
             length = 0
             for part in self._template.generate(**values):
@@ -228,7 +230,7 @@ def _refuse(message: object) -> None:
 
 
 @contextmanager
-def _limits() -> Iterator[None]:
+def _limits(cpu_seconds: float) -> Iterator[None]:
     """Bound CPU time and memory of the block and translate what comes out of it.
 
     The timer counts CPU time, so a busy machine fails nobody, and fires again and again in case an exception gets lost
@@ -241,14 +243,14 @@ def _limits() -> Iterator[None]:
     previous = signal.signal(signal.SIGPROF, expire)
     memory = _limit_memory()
     try:
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS, 0.1)
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds, 0.1)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
     except _OutOfTime as error:
         raise BadModel(
-            f"the chat template ran for over {CPU_SECONDS:g} s", remedy="Use a model file with a sane template."
+            f"the chat template ran for over {cpu_seconds:g} s", remedy="Use a model file with a sane template."
         ) from error
     except MemoryError as error:
         raise BadModel(f"the chat template used over {MEMORY_BYTES >> 20} MiB of memory") from error

@@ -39,10 +39,10 @@ Tokens = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
 SMOKE_TOKENS = 64
-STEP_SECONDS = 0.06
-"""How long a step may take, roughly, while somebody is being answered or may want to cancel."""
-MIN_CHUNK = 16
-"""Prompt tokens that a step computes at least."""
+SHARED_STEP = (0.1, 16)
+"""Seconds that a step with prompt tokens takes, roughly, and tokens it computes at least, while others are answered."""
+LONE_STEP = (0.25, 32)
+"""The same while nobody waits for a token: larger chunks compute faster, but a cancel waits for the step's end."""
 CACHED_PER_SEQUENCE = 4
 """Finished sequences kept as prefixes, for each sequence that may run."""
 MAX_BYTES_PER_TOKEN = 64
@@ -317,7 +317,8 @@ class TextEngine:
         """Fill the batch with prompt tokens, oldest request first; returns how many there are."""
         room = self._batch - len(places)
         if self._seconds_per_token:
-            room = min(room, max(MIN_CHUNK, int(STEP_SECONDS / self._seconds_per_token)))
+            seconds, least = SHARED_STEP if places else LONE_STEP
+            room = min(room, max(least, int(seconds / self._seconds_per_token)))
         read = 0
         for request in self._running:
             sequence = request.sequence
