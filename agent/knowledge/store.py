@@ -52,6 +52,8 @@ MAX_CHUNKS = 10_000
 MAX_QUERY_WORDS = 64
 TIDY_EVERY = 256
 """Removed documents between two looks at how full the bit index is."""
+_A_CHUNK = {Kind.PARAGRAPH: 1, Kind.PAIR: 4}
+"""Vectors that a chunk has of a kind, about."""
 _SHARDS = 8
 _SPARE_SLOTS = 64 * 1024
 _POSITION_BITS = 12
@@ -398,21 +400,16 @@ class Store:
         return [key for key, _ in rows]
 
     def _is_small(self, scope: _Scope, kind: Kind) -> bool:
-        if scope.where:
-            (count,) = self._row(
-                f"SELECT count(*) FROM vectors WHERE collection = ? AND kind = ?{scope.sql('chunk')}",
-                scope.collection,
-                int(kind),
-                *scope.values,
-            ) or (0,)
-            return bool(count <= self._exact_vectors)
-        row = self._row(
-            "SELECT 1 FROM vectors WHERE collection = ? AND kind = ? LIMIT 1 OFFSET ?",
-            scope.collection,
-            int(kind),
-            self._exact_vectors,
-        )
-        return row is None
+        """Whether few enough vectors are in scope to compare them all. The span of the chunks' ids stands for their
+        number: counting would read every row, and a wrong guess costs a little time or recall, nothing else."""
+        at = f"FROM vectors WHERE collection = {scope.collection:d} AND kind = {kind:d}"
+        first, last = self._row(f"SELECT (SELECT min(chunk) {at}), (SELECT max(chunk) {at})") or (None, None)
+        if first is None or (last - first + 1) * _A_CHUNK[kind] <= self._exact_vectors:
+            return True
+        if not scope.where:
+            return False
+        count = self._db.execute(f"SELECT count(*) {at}{scope.sql('chunk')}", scope.values).get
+        return int(count) <= self._exact_vectors
 
     def _similarities(self, scope: _Scope, kind: Kind, query: Floats, *candidates: Iterable[int]) -> dict[int, float]:
         """Cosine of the query with each candidate chunk (its best vector of this kind)."""
