@@ -156,9 +156,9 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal(state / "journal.db"))
         pool = await stack.enter_async_context(Pool(config.pool))
-        for model in installation.models():
-            if (spec := installation.spec(model, config)) is not None:
-                pool.register(spec)
+        specs = installation.specs(config)
+        for spec in specs.values():
+            pool.register(spec)
         library = await stack.enter_async_context(
             Library(state / "knowledge.db", pool, installation.embedding(config.models.embedding))
         )
@@ -183,10 +183,14 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
 
         async def rescan() -> Sequence[InstalledModel]:
             await asyncio.to_thread(installation.refresh)
-            known = {model.model for model in pool.status().models}
-            for model in installation.models():
-                if model.name not in known and (spec := installation.spec(model, config)) is not None:
-                    pool.register(spec)
+            now = installation.specs(config)
+            for name in specs.keys() - now.keys():
+                await pool.unregister(name)
+            for name, spec in now.items():
+                if specs.get(name) != spec:
+                    await pool.replace(spec)
+            specs.clear()
+            specs.update(now)
             return installation.models()
 
         def notes() -> Sequence[str]:

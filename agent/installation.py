@@ -51,15 +51,15 @@ class Installation:
     def notes(self) -> Sequence[str]:
         return [f"model {name} cannot be used: {error}" for name, error in self._store.broken()]
 
+    def specs(self, config: Config) -> dict[str, ModelSpec]:
+        """How the pool loads each of `models`, by name."""
+        return {model.name: self._spec(model, config) for model in self.models()}
+
     @staticmethod
-    def spec(model: InstalledModel, config: Config) -> ModelSpec | None:
-        """How the pool loads a model; None for kinds that have no engine here."""
-        engine = _ENGINES.get(model.kind)
-        if engine is None:
-            return None
+    def _spec(model: InstalledModel, config: Config) -> ModelSpec:
         load = LoadSpec(
             model=model.name,
-            engine=engine,
+            engine=_ENGINES[model.kind],
             entry=str(model.entry_path),
             files={str(model.folder / file.path): file.sha256 for file in model.files},
             options=_options(model, config),

@@ -59,7 +59,7 @@ def test_health_readiness_and_metrics(client: httpx.Client) -> None:
 
 def test_an_intent_acts_and_fills_its_slot(client: httpx.Client) -> None:
     answer = ask(client, "Please print me a map of floor 2")
-    assert (answer["decision"], answer["answer_kind"], answer["intent"]) == ("action", "action", "map.print")
+    assert (answer["decision"], answer["answer_kind"], answer["intent"]) == ("action", "action", "print_map")
     assert answer["action"] == {"name": "map.print", "arguments": {"floor": "2"}}
 
 
@@ -198,7 +198,7 @@ def test_other_hosts_names_and_other_sites_pages_are_refused(client: httpx.Clien
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"", "messages"),
+        (b"", "body is missing"),
         (b"{", "not valid JSON"),
         (b'{"model": "outpost", "messages": [}', "not valid JSON"),
         (b"\xff\xfe\xfa", "body"),
