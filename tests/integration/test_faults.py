@@ -90,8 +90,9 @@ def test_a_worker_killed_in_mid_stream_ends_only_its_requests(tiny_daemon: Runni
 
 def test_a_client_that_goes_away_frees_its_sequence_at_once(tiny_daemon: RunningDaemon) -> None:
     with tiny_daemon.client() as client, client.stream("POST", "/v1/completions", json=PROMPT) as response:
-        first_token(response)
+        lines = first_token(response)
         assert model_status(tiny_daemon)["active"] == 1
+        del lines
     until(lambda: model_status(tiny_daemon)["active"] == 0, 2.0)
     assert tiny_daemon.status()["queue"]["active"] == 0
 
