@@ -144,7 +144,7 @@ class Knowledge:
                 remedy="Split it into several documents.",
             )
         chunks = await self._in_thread(lambda: chunks_of(document.title, document.text))
-        if not chunks:
+        if not chunks or not any(map(str.isalnum, document.text)):
             raise InvalidDocument(f"the document {document.id!r} holds no text", remedy="Give it some text.")
         check_document(document, chunks)
         needs = await self._read(lambda store: store.needs(collection, document, chunks))
