@@ -44,9 +44,10 @@ _ASKS: tuple[tuple[str, str], ...] = (
     ("duration", r"how (?:long|quick|fast|soon|old is|often|many (?:minutes|hours|days|weeks))|how much time"
                  r"|\bduration\b"),
     ("count", r"how many|\bnumber of\b|\bcapacity\b|\bmax(?:imum)?\b|\blimit\b"),
-    ("measure", r"how (?:far|tall|high|deep|wide|heavy|big|large|thick|cold|warm|hot|steep|fast)|\b(?:size"
-                r"|height|weight|"
-                r"width|depth|temperature|distance|length|limit)\b"),
+    ("length", r"how (?:tall|high|deep|wide|thick|big|large|steep)|\b(?:height|width|depth|length|size)\b"),
+    ("weight", r"how heavy|\bweigh"),
+    ("temperature", r"how (?:cold|warm|hot)\b|\btemperature\b"),
+    ("distance", r"how (?:far|close|near)|\bdistance\b"),
     ("age", r"how old|\bage\b|\bages\b|old enough|year[- ]olds?|\d ?yo\b|minimum age|years old|months? old"
             r"|\b(?:is|i'm|am|are|aged|son|daughter|kid|child|girl|boy)\W{1,2}\d{1,2}\b(?!\W?\d)(?! (?:of"
             r"|people|adults))"),
@@ -84,9 +85,12 @@ _HOLDS: tuple[tuple[str, str], ...] = (
             r"|summer|winter|spring|autumn)\b|\b1\d{3}\b|\b20\d\d\b"),
     ("duration", rf"{_NUMBER}[ -](?:\w+ )?{_MINUTES}|\b(?:an?|half an|the whole) (?:hour|day|week|month|year)\b"),
     ("count", rf"{_NUMBER}"),
-    ("measure", rf"{_NUMBER}[ -]?(?:m|cm|mm|km|kg|g|kilos?|metres?|meters?|miles?|feet|foot|inch(?:es)?"
-                rf"|degrees?|°|tonnes?|"
-                rf"hectares?|litres?|steps?|sizes?|minutes)\b|\b(?:size|sizes)\b.*\d|metres"),
+    ("length", rf"{_NUMBER}[ -]?(?:m|cm|mm|km|metres?|meters?|feet|foot|inch(?:es)?|storeys?|hectares?)\b"
+               rf"|\bsizes?\b.*\d"
+               r"|\bup to \d"),
+    ("weight", rf"{_NUMBER}[ -]?(?:kg|g|kilos?|kilograms?|tonnes?|pounds|lbs?|stone)\b"),
+    ("temperature", rf"{_NUMBER}[ -]?(?:degrees?|°)"),
+    ("distance", rf"{_NUMBER}[ -]?(?:m|km|metres?|meters?|miles?|minutes?|mins?|yards?|stops?)\b"),
     ("age", r"\b(?:under|over|aged?|from|older|younger|below|above|between)\b.{0,20}\b\d{1,2}\b|years?\b"
             r"|year-old|\bunder-\d"
             r"|\bchildren\b|\badults?\b"),
@@ -96,7 +100,8 @@ _HOLDS: tuple[tuple[str, str], ...] = (
               r"|upstairs|"
               r"downstairs|platform|stop|annexe|basement|left|right|side|metres|minutes)\b"),
     ("contact", r"\+?\d[\d \-()]{6,}\d|\S+@\S+|\bwww\.|https?://"),
-    ("who", r"\b(?:anyone|everyone|people|visitors?|members?|staff|guests?|passengers?|those|holders?|children"
+    ("who", r"(?<=[a-z,] )[A-Z][a-z]+ [A-Z][a-z]+|\b(?:anyone|everyone|people|visitors?|members?|staff|guests?"
+            r"|passengers?|those|holders?|children"
             r"|adults?)\b"),
     ("why", r"\bbecause\b|\bas\b|\bsince\b|so that|\bfor\b|due to|\bto (?:protect|avoid|keep)\b"),
     ("yesno", r"\b(?:may|can|cannot|can't|must|not|no|never|nobody|none|only|allowed|welcome|forbidden"
@@ -153,6 +158,38 @@ class Conditions:
     months: frozenset[int] = frozenset()
     every_day: bool = False
     moments: frozenset[int] = frozenset()
+
+
+_NOW = re.compile(
+    r"\b(?:right now|at the moment|currently|at present|tonight|this (?:morning|afternoon|evening|week)|today"
+    r"|tomorrow|"
+    r"yesterday|last year|next (?:\w+ )?(?:meeting|show|train|bus|boat|match|game|one))\b|\bon time\b",
+    re.IGNORECASE,
+)
+_EXISTS = re.compile(
+    r"\b(?:(?:do|does|did|can|could|will|would) (?:you|they|u|it|i|we|one) (?:\w+ )?(?:have|sell|offer|rent"
+    r"|hire|carry|accept|serve|"
+    r"provide|give|get|buy|see|join|do|take|book)|(?:is|are|was|were) there|have you got|got any|any\b)",
+    re.IGNORECASE,
+)
+_IDENTITY = re.compile(
+    r"\bwho(?:'s| is| was| are| won| plays?| owns?| runs?)\b|\bwhich (?:family|person|people)\b", re.IGNORECASE
+)
+
+
+def asks_about_now(question: str) -> bool:
+    """Whether it asks how things stand at this moment, which documents seldom know."""
+    return _NOW.search(question) is not None
+
+
+def asks_whether_there_is(question: str) -> bool:
+    """Whether it asks if something exists or is offered: then the thing itself has to be mentioned."""
+    return _EXISTS.search(question) is not None
+
+
+def asks_who_it_is(question: str) -> bool:
+    """Whether it asks for a person's name."""
+    return _IDENTITY.search(question) is not None
 
 
 def kinds_asked(question: str) -> frozenset[str]:

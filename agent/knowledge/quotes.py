@@ -35,6 +35,10 @@ Evidence about a quote (`Quote.signals`), for confidence only:
     yesno              as above
     condition_met, condition_missed   a named day or month is covered; is not covered
     sentences          how many there are, in thirds
+    now                1 where the question asks how things stand at this moment
+    exists_absent, exists_uncovered   absent, and 1 - covered, where it asks whether there is something
+    names_person       1 where it asks who somebody is
+    kind_covered       kind times the best sentence's context
 """
 
 from __future__ import annotations
@@ -85,6 +89,9 @@ class Asked:
     kinds: frozenset[str]
     yesno: bool
     conditions: asked.Conditions
+    now: bool
+    exists: bool
+    identity: bool
 
 
 def probe_words(question: str) -> tuple[str, ...]:
@@ -107,7 +114,7 @@ def candidates(
     ordered = sorted(sentences, key=lambda s: (s.document, s.chunk, s.position))
     wanted = understand(question)
     table = features(wanted, ordered, vector, word_vectors or {})
-    return _choose(wanted, ordered, table, model(), embedded=vector is not None)
+    return choose(wanted, ordered, table, model(), embedded=vector is not None)
 
 
 @lru_cache(maxsize=1)
@@ -126,6 +133,9 @@ def understand(question: str) -> Asked:
         kinds - {"yesno"},
         "yesno" in kinds,
         asked.conditions(question, question=True),
+        asked.asks_about_now(question),
+        asked.asks_whether_there_is(question),
+        asked.asks_who_it_is(question),
     )
 
 
@@ -282,9 +292,10 @@ def _same_chunk(left: StoredSentence, right: StoredSentence) -> bool:
 # ---------------------------------------------------------------- choosing
 
 
-def _choose(
+def choose(
     wanted: Asked, ordered: Sequence[StoredSentence], table: Table, ranker: QuoteModel, *, embedded: bool
 ) -> tuple[Quote, ...]:
+    """The quotes that a model chooses among sentences in document order; `candidates` with the committed one."""
     weights = ranker.weights if embedded else ranker.keyword_weights
     scores = table.values @ np.array([weights.get(name, 0.0) for name in FEATURES])
     shares = np.exp(scores - scores.max())
@@ -349,6 +360,8 @@ def _quote(
 def _signals(within: slice, wanted: Asked, table: Table, scores: Matrix, shares: Matrix) -> dict[str, float]:
     matched, near = table.matches[within].max(axis=0), table.near[within].max(axis=0)
     kind = float(table.column("kind")[within].max())
+    covered = float(matched @ table.rarity)
+    absent = float(table.rarity[table.matches.max(axis=0) == 0].sum()) if len(near) else 0.0
     conditions = np.stack([table.column("day")[within], table.column("month")[within]])
     asked_for = [bool(wanted.conditions.days), bool(wanted.conditions.months)]
     met = [bool((row > 0).any()) for row in conditions]
@@ -357,16 +370,21 @@ def _signals(within: slice, wanted: Asked, table: Table, scores: Matrix, shares:
         "raw": float(scores[within].max()) / 10,
         "headed": float(table.column("headed")[within].max()),
         "following": float(table.column("following")[within].max()),
-        "covered": float(matched @ table.rarity),
+        "covered": covered,
         "soft_covered": float(near @ table.rarity),
         "weakest": float(near.min()) if len(near) else 1.0,
-        "absent": float(table.rarity[table.matches.max(axis=0) == 0].sum()) if len(near) else 0.0,
+        "absent": absent,
         "kind": kind,
         "no_kind": float(bool(wanted.kinds) and kind == 0),
         "yesno": float(table.column("yesno")[within].max()),
         "condition_met": float(any(met)),
         "condition_missed": float(any(named and not m for named, m in zip(asked_for, met, strict=True))),
         "sentences": (within.stop - within.start) / MAX_SENTENCES,
+        "now": float(wanted.now),
+        "exists_absent": absent * wanted.exists,
+        "exists_uncovered": (1.0 - covered) * wanted.exists,
+        "names_person": float(wanted.identity),
+        "kind_covered": kind * float(table.column("context")[within].max()),
     }
 
 

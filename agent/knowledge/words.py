@@ -36,7 +36,7 @@ price cost fee charge pay paid fare rate tariff cheap expensive payment money am
 free complimentary gratis included nothing charge
 open opening hour unlock access
 close closing shut closed shuts lock
-child kid son daughter boy girl toddler youngster under-fives yo young pupil family smaller younger
+child kid son daughter boy girl toddler youngster under-fives yo young pupil
 baby infant newborn toddler babies months
 adult grown-up grownup grown-ups grown
 senior pensioner retired elderly oap old-age grandma grandmother grandfather grandpa grandparent
@@ -89,7 +89,8 @@ vegetarian vegan veggie meat-free
 halal kosher
 allergy allergic allergen gluten nut
 smoke smoking vape vaping cigarette
-swim swimming pool swimmer bathing bathe
+pool swimming-pool
+swim swimming swimmer bathing bathe
 lifeguard watching supervised supervision
 doctor physician gp
 medical first-aid defibrillator emergency nurse ambulance injured hurt accident unwell

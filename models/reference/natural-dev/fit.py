@@ -1,0 +1,234 @@
+"""Fit the quote ranker and the provisional confidence on the questions of this folder.
+
+    python models/reference/natural-dev/fit.py --embedding FOLDER [--write]
+
+FOLDER holds model.onnx and tokenizer.json of all-MiniLM-L6-v2 (int8). Everything is measured by leaving one page out:
+the ranker that scores a page has not seen it, and neither has the confidence. ``--write`` then fits on all pages and
+writes agent/knowledge/quote_model.json and the quote models of agent/confidence/provisional.json (the others stay).
+
+Ranker: a conditional logit over the sentences found for a question (the log-probability of picking one that is the
+evidence), pulled towards hand-set weights for the features that few questions show (PRIOR).
+Confidence: a logistic regression over the features of agent/confidence/signals.py on the first quote of each question,
+right or not. Besides the unanswerable questions, every answerable one is asked once more with its evidence taken out of
+the sentences (with half the weight): a near miss of the kind that matters.
+Both are plain gradient descent in numpy, without chance: the same data give the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "benchmarks")]
+
+import natural  # noqa: E402  (the loading and judging code of the benchmark)
+
+from agent.confidence import signals  # noqa: E402
+from agent.knowledge import quotes  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+QUOTE_MODEL = ROOT / "agent" / "knowledge" / "quote_model.json"
+CONFIDENCE = ROOT / "agent" / "confidence" / "provisional.json"
+
+RANKED = [name for name in quotes.FEATURES if name != "keyword"]
+RANKED_BY_KEYWORD = [name for name in RANKED if name not in ("plain", "headed", "neighbour", "following", "soft")]
+PRIOR = {"moment": 1.5, "opens_list": -2.0, "day": 1.5, "month": 1.5, "kind": 1.0, "yesno": 0.5}
+COST = 0.03
+RANKER_RIDGE = 0.02
+CONFIDENCE_RIDGE = 0.02
+REMOVED_WEIGHT = 0.5
+CONFIDENT_BY = """score lead keyword agreement similarity question_words ranker.following ranker.yesno ranker.now
+ranker.names_person ranker.condition_missed ranker.exists_uncovered""".split()
+CONFIDENT_BY_KEYWORD = """score lead keyword ranker.covered question_words ranker.yesno ranker.now ranker.names_person
+ranker.condition_missed ranker.exists_uncovered""".split()
+
+Weights = dict[str, float]
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question with its sentences, as the ranker sees them; ``removed``: without its evidence."""
+
+    asked: natural.Asked
+    ordered: list[quotes.StoredSentence]
+    table: quotes.Table
+    evidence: Array
+    removed: bool = False
+
+    @property
+    def page(self) -> str:
+        return self.asked.item.page
+
+
+@dataclass(frozen=True)
+class Outcome:
+    example: Example
+    text: str
+    features: Weights
+    right: bool
+
+
+def examples(asked: Sequence[natural.Asked]) -> list[Example]:
+    found = [_example(one) for one in asked]
+    for one in asked:
+        if one.item.answers:
+            kept = tuple(s for s in one.sentences if not natural.holds_evidence(one.item, s.sentence.text))
+            found.append(replace(_example(replace(one, sentences=kept)), removed=True))
+    return found
+
+
+def _example(asked: natural.Asked) -> Example:
+    ordered = sorted(asked.sentences, key=lambda s: (s.document, s.chunk, s.position))
+    table = quotes.features(quotes.understand(asked.item.question), ordered, asked.vector, asked.word_vectors)
+    held = [bool(asked.item.answers) and natural.holds_evidence(asked.item, s.sentence.text) for s in ordered]
+    return Example(asked, ordered, table, np.array(held, dtype=float))
+
+
+# ---------------------------------------------------------------- ranker
+
+
+def fit_ranker(training: Sequence[Example], names: Sequence[str]) -> Weights:
+    usable = [example for example in training if len(example.evidence) and example.evidence.any()]
+    columns = [quotes.FEATURES.index(name) for name in names]
+    rows = np.vstack([example.table.values[:, columns] for example in usable])
+    held = np.concatenate([example.evidence for example in usable])
+    sizes = [len(example.evidence) for example in usable]
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    group = np.repeat(np.arange(len(usable)), sizes)
+    spread = rows.std(axis=0) + 1e-3
+    scaled = (rows - rows.mean(axis=0)) / spread
+    prior = np.array([PRIOR.get(name, 0.0) for name in names]) * spread
+
+    def slope(weights: Array) -> Array:
+        scores = scaled @ weights
+        powers = np.exp(scores - np.maximum.reduceat(scores, starts)[group])
+        shares = powers / np.add.reduceat(powers, starts)[group]
+        picked = np.add.reduceat(shares * held, starts) + 1e-12
+        return scaled.T @ (shares - shares * held / picked[group]) / len(usable) + 2 * RANKER_RIDGE * (weights - prior)
+
+    weights = _descend(slope, prior, 200) / spread
+    return {name: round(float(weight), 4) for name, weight in zip(names, weights, strict=True)}
+
+
+def _descend(slope, start: Array, steps: int) -> Array:  # type: ignore[no-untyped-def]
+    """Adam with a falling rate; both problems are convex."""
+    weights, mean, square = start.copy(), np.zeros_like(start), np.zeros_like(start)
+    for step in range(1, steps + 1):
+        gradient = slope(weights)
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.99 * square + 0.01 * gradient * gradient
+        move = (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
+        weights = weights - 0.1 * (1 - step / (steps + 1)) * move
+    return weights
+
+
+def outcome(example: Example, weights: Weights) -> Outcome:
+    ranker = quotes.QuoteModel(weights, weights, COST)
+    item = example.asked.item
+    embedded = example.asked.vector is not None
+    if not example.ordered:  # a search by keywords may find nothing
+        return Outcome(example, "", {}, False)
+    chosen = quotes.choose(quotes.understand(item.question), example.ordered, example.table, ranker, embedded=embedded)
+    retrieval = natural.Retrieval(example.asked.passages, chosen, "hybrid" if embedded else "keyword")
+    right = not example.removed and bool(item.answers) and natural.is_right(item, chosen[0].text)
+    return Outcome(example, chosen[0].text, signals.quote(item.question, retrieval), right)
+
+
+# ---------------------------------------------------------------- confidence
+
+
+def fit_confidence(training: Sequence[Outcome], names: Sequence[str]) -> tuple[float, Weights]:
+    training = [one for one in training if one.features]
+    rows = np.array([[one.features.get(name, 0.0) for name in names] for one in training])
+    right = np.array([float(one.right) for one in training])
+    share = np.array([REMOVED_WEIGHT if one.example.removed else 1.0 for one in training])
+    share /= share.mean()
+    middle, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    scaled = np.column_stack([(rows - middle) / spread, np.ones(len(rows))])
+    ridge = np.array([2 * CONFIDENCE_RIDGE] * len(names) + [0.0])
+
+    def slope(weights: Array) -> Array:
+        sure = 1.0 / (1.0 + np.exp(-scaled @ weights))
+        return scaled.T @ ((sure - right) * share) / len(rows) + ridge * weights
+
+    fitted = _descend(slope, np.zeros(len(names) + 1), 500)
+    weights = fitted[:-1] / spread
+    bias = float(fitted[-1] - weights @ middle)
+    return round(bias, 4), {name: round(float(weight), 4) for name, weight in zip(names, weights, strict=True)}
+
+
+def confidence(one: Outcome, model: tuple[float, Weights]) -> float:
+    if not one.features:
+        return 0.0
+    total = model[0] + sum(weight * one.features.get(name, 0.0) for name, weight in model[1].items())
+    return float(1.0 / (1.0 + np.exp(-total)))
+
+
+def auroc(scores: Array, right: Array) -> float:
+    ranks = np.argsort(np.argsort(scores))
+    positive, negative = right.sum(), (1 - right).sum()
+    return float((ranks[right > 0].sum() - positive * (positive - 1) / 2) / (positive * negative))
+
+
+def cross_validated(everything: Sequence[Example], ranked: Sequence[str], confident: Sequence[str]) -> list[Outcome]:
+    """Print what leaving one page out gives; returns every outcome by a ranker that has not seen its page."""
+    pages = sorted({example.page for example in everything})
+    outcomes = []
+    for page in pages:
+        weights = fit_ranker([example for example in everything if example.page != page], ranked)
+        outcomes += [outcome(example, weights) for example in everything if example.page == page]
+    asked, sure = [], []
+    for page in pages:
+        model = fit_confidence([one for one in outcomes if one.example.page != page], confident)
+        for one in outcomes:
+            if one.example.page == page and not one.example.removed:
+                asked.append(one)
+                sure.append(confidence(one, model))
+    right = np.array([float(one.right) for one in asked])
+    print(f"  AUROC of right against wrong or unanswerable: {auroc(np.array(sure), right):.3f}")
+    judged = [(one.example.asked.item, one.text, score) for one, score in zip(asked, sure, strict=True)]
+    for threshold in (0.3, 0.4, 0.5, 0.6, 0.7):
+        print(f"  served at {threshold}: {natural.figures(judged, threshold)}")
+    return outcomes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--embedding", type=Path, required=True)
+    parser.add_argument("--write", action="store_true", help="write the models, fitted on all pages")
+    options = parser.parse_args()
+    embedder = natural.DirectEmbedder(options.embedding)
+    print("with embeddings, one page left out:")
+    hybrid = examples(asyncio.run(natural.load(HERE, embedder)))
+    outcomes = cross_validated(hybrid, RANKED, CONFIDENT_BY)
+    print("by keywords alone, one page left out:")
+    by_keyword = examples(asyncio.run(natural.load(HERE, None)))
+    keyword_outcomes = cross_validated(by_keyword, RANKED_BY_KEYWORD, CONFIDENT_BY_KEYWORD)
+    if options.write:
+        _write_ranker(fit_ranker(hybrid, RANKED), fit_ranker(by_keyword, RANKED_BY_KEYWORD))
+        _write_confidence("quote", fit_confidence(outcomes, CONFIDENT_BY))
+        _write_confidence("quote_keyword", fit_confidence(keyword_outcomes, CONFIDENT_BY_KEYWORD))
+
+
+def _write_ranker(weights: Weights, keyword_weights: Weights) -> None:
+    data = {"cost": COST, "weights": weights, "keyword_weights": keyword_weights}
+    QUOTE_MODEL.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_confidence(name: str, model: tuple[float, Weights]) -> None:
+    data = json.loads(CONFIDENCE.read_text(encoding="utf-8"))
+    data["models"][name] = {"fitted_on": "models/reference/natural-dev", "bias": model[0], "weights": model[1]}
+    CONFIDENCE.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

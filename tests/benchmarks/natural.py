@@ -1,0 +1,208 @@
+"""Questions about visitor pages, asked of the real index: how many are answered right by a quote.
+
+    python tests/benchmarks/natural.py --embedding FOLDER [--data tests/data/natural] [--keywords] [--show]
+
+Every page is a collection of its own, as a device holds the documents of its own venue. FOLDER holds model.onnx and
+tokenizer.json. An answer counts as right where the quote holds one of the acceptable answers (a bare yes or no never
+counts) and, where the data names the evidence, overlaps it. Served are quotes with a confidence of at least
+``--threshold``. models/reference/natural-dev/fit.py trains on the same loading code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agent.confidence import provisional, signals
+from agent.engines.embedding import EmbeddingEngine
+from agent.engines.protocol import LoadSpec
+from agent.knowledge import quotes, words
+from agent.knowledge.chunks import StoredSentence
+from agent.knowledge.knowledge import Knowledge
+from agent.knowledge.retrieval import PASSAGES
+from agent.messages import Document, Passage, Retrieval
+
+ROOT = Path(__file__).resolve().parents[2]
+Vector = np.ndarray
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question about one page; no answers: the page does not hold one."""
+
+    id: str
+    page: str
+    question: str
+    answers: tuple[str, ...]
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the index gave for a question."""
+
+    item: Item
+    passages: tuple[Passage, ...]
+    sentences: tuple[StoredSentence, ...]
+    vector: Vector | None
+    word_vectors: Mapping[str, Vector]
+
+    def retrieval(self) -> Retrieval:
+        chosen = quotes.candidates(self.item.question, self.sentences, self.vector, self.word_vectors)
+        return Retrieval(self.passages, chosen, "keyword" if self.vector is None else "hybrid")
+
+
+class DirectEmbedder:
+    """The embedding engine in this process, each text once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._engine = EmbeddingEngine()
+        self._engine.load(LoadSpec("minilm", "", str(folder / "model.onnx"), {}))
+        self._known: dict[str, Vector] = {}
+
+    async def embed(self, texts: Sequence[str], *, deadline_s: float) -> Vector:
+        for text in texts:
+            if text not in self._known:
+                self._known[text] = self._engine.embed(text)
+        return np.stack([self._known[text] for text in texts])
+
+
+async def load(folder: Path, embedder: DirectEmbedder | None) -> list[Asked]:
+    """Every question of a data folder (pages/*.md, questions.jsonl) with what the index found for it."""
+    lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    items = [_item(json.loads(line)) for line in lines if line.strip()]
+    found = []
+    with tempfile.TemporaryDirectory() as state:
+        async with Knowledge(Path(state) / "index.sqlite", embedder, "bench") as knowledge:
+            for page in sorted({item.page for item in items}):
+                text = (folder / "pages" / f"{Path(page).stem}.md").read_text(encoding="utf-8")
+                heading = re.search(r"^# (.*)", text, re.MULTILINE)
+                title = heading[1].strip() if heading else Path(page).stem
+                await knowledge.add(_collection(page), Document(page, title, text))
+            for item in items:
+                found.append(await _ask(knowledge, embedder, item))
+    return found
+
+
+async def _ask(knowledge: Knowledge, embedder: DirectEmbedder | None, item: Item) -> Asked:
+    question = words.correct(item.question)
+    result = await knowledge.search(_collection(item.page), question, PASSAGES)
+    sentences = await knowledge.sentences(_collection(item.page), result.passages)
+    if embedder is None:
+        return Asked(item, result.passages, sentences, None, {})
+    probes = quotes.probe_words(item.question)
+    vectors = await embedder.embed([question, *probes], deadline_s=60)
+    return Asked(item, result.passages, sentences, vectors[0], dict(zip(probes, vectors[1:], strict=True)))
+
+
+def _collection(page: str) -> str:
+    return Path(page).stem
+
+
+def _item(record: Mapping[str, object]) -> Item:
+    page = record.get("page") or record.get("documents")
+    if isinstance(page, list):
+        page = page[0]
+    answers = record["answers"]
+    assert isinstance(answers, list)
+    return Item(
+        str(record.get("id", "")), str(page), str(record["question"]), tuple(map(str, answers)),
+        str(record.get("evidence") or ""),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- judging
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+
+
+def is_right(item: Item, text: str) -> bool:
+    """Whether a served text answers the question."""
+    served = f" {plain(text)} "
+    accepted = [plain(answer) for answer in item.answers if plain(answer) not in ("yes", "no", "")]
+    return any(f" {answer} " in served for answer in accepted) and (
+        not item.evidence or any(holds_evidence(item, line) for line in text.split("\n")) or _overlaps(item, text)
+    )
+
+
+def holds_evidence(item: Item, text: str) -> bool:
+    """Whether a sentence is (part of) the evidence, or holds it."""
+    evidence, words_ = plain(item.evidence), plain(text)
+    return bool(evidence) and (evidence in words_ or (len(words_) > 5 and words_ in evidence))
+
+
+def _overlaps(item: Item, text: str) -> bool:
+    return any(holds_evidence(item, part) for part in re.split(r"(?<=[.!?:])\s+|\n", text))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Shares of a run: ``ranked`` of the answerable have the right quote first, ``right`` have it served; ``wrong``
+    among
+    all served (answers to unanswerable questions included), ``refused`` of the unanswerable."""
+
+    ranked: float
+    right: float
+    wrong: float
+    wrong_answerable: float
+    refused: float
+
+
+def figures(outcomes: Sequence[tuple[Item, str, float]], threshold: float) -> Figures:
+    """From (item, best quote, confidence)."""
+    answerable = [(is_right(item, text), score >= threshold) for item, text, score in outcomes if item.answers]
+    other = [score >= threshold for item, _, score in outcomes if not item.answers]
+    served = sum(s for _, s in answerable) + sum(other)
+    wrong = sum(s and not r for r, s in answerable)
+    return Figures(
+        ranked=np.mean([r for r, _ in answerable]).item(),
+        right=np.mean([r and s for r, s in answerable]).item(),
+        wrong=(wrong + sum(other)) / max(1, served),
+        wrong_answerable=wrong / max(1, sum(s for _, s in answerable)),
+        refused=1.0 - np.mean(other).item() if other else 1.0,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--embedding", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=ROOT / "tests" / "data" / "natural")
+    parser.add_argument("--threshold", type=float, default=0.5)
+    parser.add_argument("--keywords", action="store_true", help="without embeddings")
+    parser.add_argument("--show", action="store_true", help="print every question that went wrong (never on test data)")
+    options = parser.parse_args()
+    embedder = None if options.keywords else DirectEmbedder(options.embedding)
+    asked = asyncio.run(load(options.data, embedder))
+    outcomes, times = [], []
+    for one in asked:
+        started = time.perf_counter()
+        found = one.retrieval()
+        times.append(time.perf_counter() - started)
+        best = found.quotes[0].text if found.quotes else ""
+        sure = provisional.confidence("quote", signals.quote(one.item.question, found)) if found.quotes else 0.0
+        outcomes.append((one.item, best, sure))
+        if options.show and (
+            is_right(one.item, best) != bool(one.item.answers) or (sure >= 0.5) != bool(one.item.answers)
+        ):
+            print(f"{sure:.2f} {one.item.id} {one.item.question!r} -> {best!r}")
+    sentences = np.mean([len(one.sentences) for one in asked])
+    print(
+        f"{len(asked)} questions, {sentences:.0f} sentences each, quotes in {1000 * np.median(times):.1f} ms (median)"
+    )
+    for threshold in sorted({0.3, 0.4, 0.5, 0.6, 0.7, options.threshold}):
+        print(f"threshold {threshold:.2f}: {figures(outcomes, threshold)}")
+
+
+if __name__ == "__main__":
+    main()
