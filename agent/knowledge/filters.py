@@ -48,6 +48,7 @@ def parse(data: object) -> Filter:
     for key, wanted in data.items():
         if not isinstance(key, str):
             raise _invalid(f"the key {key!r} is not text")
+        type_of(key)
         if isinstance(wanted, Mapping):
             if not wanted:
                 raise _invalid(f"{key!r} has no comparison")
@@ -79,6 +80,8 @@ def type_of(value: object) -> ValueType:
     if isinstance(value, bool):
         return "flag"
     if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise _invalid(f"{value!r} holds half a surrogate pair")
         return "text"
     if isinstance(value, int) and abs(value) <= MAX_INTEGER:
         return "number"
