@@ -64,7 +64,7 @@ export class Turn {
     this.words.lang = outpost.language || language();
     this.words.classList.toggle("quoted", source !== undefined);
     this.words.replaceChildren(render(said));
-    if (!said) this.words.remove();
+    if (!said || notice) this.words.remove();
     if (notice) content.push(text("p", notice.key, notice.values, { class: "words" }));
     if (outpost.decision === "handoff") content.push(handoff(outpost, said));
     const rest = source ? outpost.sources.filter((other) => other !== source) : outpost.sources;
@@ -136,7 +136,8 @@ function handoff(outpost, said) {
 
 function place(source) {
   const title = source.title || source.document;
-  const path = [title, ...(source.heading && source.heading !== title ? [source.heading] : [])];
+  const headings = (source.heading || "").split(" > ").filter(Boolean);
+  const path = headings[0] === title ? headings : [title, ...headings];
   return el(
     "span",
     { class: "found" },

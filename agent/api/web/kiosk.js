@@ -12,6 +12,9 @@ const POLL_MS = 15_000;
 const FIRST_RETRY_MS = 1000;
 const LAST_RETRY_MS = 5000;
 
+// what the device says of an action that its intent has no words for
+const BARE_REPLY = "OK.";
+
 const $ = (id) => document.getElementById(id);
 const device = { idle: 90, bestEffort: false, languages: [] };
 
@@ -153,9 +156,14 @@ function inPlainWords({ code, status, retryAfter }) {
 
 // ---------------------------------------------------------------- what an answer makes the page do
 
-// Run an action of the device on this page; the text to show for it, if any.
+// Run an action of the device on this page. What to say of it: the intent's own words where it has some, else ours.
 async function act(action, here, turn) {
   if (!action) return undefined;
+  const done = await run(action, here, turn);
+  return ["", BARE_REPLY].includes(turn.streamed.trim()) ? done : undefined;
+}
+
+async function run(action, here, turn) {
   const given = action.arguments ?? {};
   switch (action.name) {
     case "session.reset":
@@ -180,10 +188,10 @@ async function act(action, here, turn) {
       return given.floor ? { key: "action_map_floor", values: { floor: given.floor } } : { key: "action_map" };
     case "answer.repeat":
       if (here.lastAnswer === null) return { key: "action_nothing_to_repeat" };
-      turn.append(`${turn.streamed && "\n\n"}${here.lastAnswer}`);
+      turn.streamed = here.lastAnswer;
       return undefined;
     default:
-      return turn.streamed ? undefined : { key: "action_other", values: { action: action.name }, done: true };
+      return { key: "action_other", values: { action: action.name }, done: true };
   }
 }
 

@@ -2,6 +2,7 @@
 // Links and images become their text: a visitor must not be led away from the page by a document.
 
 import { el } from "./dom.js";
+import { say } from "./texts.js";
 
 const ITEM = /^(\s*)(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
@@ -92,7 +93,8 @@ function table(lines, at, blocks) {
     at += 1;
   }
   // wide tables scroll inside their own frame, reachable by keyboard
-  blocks.append(el("div", { class: "scroll", tabindex: "0", role: "group" }, node));
+  const frame = { class: "scroll", tabindex: "0", role: "group", "data-label": "table", "aria-label": say("table") };
+  blocks.append(el("div", frame, node));
   return at;
 }
 
