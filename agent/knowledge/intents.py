@@ -310,7 +310,8 @@ _MAX_WAYS = 1e8
 
 
 def _ways(tree: Any) -> float:
-    """An upper bound of the ways in which a pattern can be laid on MAX_SLOT_CHARS characters: what a failed search tries.
+    """An upper bound of the ways in which a pattern can be laid on MAX_SLOT_CHARS characters: what a failed search
+    tries.
 
     Open repeats one after the other share the text (their count enters as a binomial), everything else multiplies; a
     repeat of something that itself has several ways counts as those ways to the power of its turns.
@@ -350,27 +351,29 @@ def _open_and_ways(tree: Any) -> tuple[int, float]:
 
 class IntentEngine(SequentialEngine):
     """Trains packs and classifies texts. ``entry`` of the LoadSpec is a trained .npz, or empty where the worker is only
-    there to train; options: ``embedding``, the name of the embedding model whose vectors will come ("" for none).
+    there to train; options: ``embedding``, the name of the embedding model whose vectors will come (none: unchecked).
 
-    Payloads: ``train`` {"pack", "vectors", "out", "embedding"?} -> {"intents", "examples", "seconds", ...};
-    ``classify`` {"texts", "vectors"} -> {"results": [{"intent", "probability", "in_scope_score", "margin", "slots"}]}.
+    Payloads: ``train`` {"pack", "vectors", "out"} -> {"intents", "examples", "seconds"}; the worker goes on classifying
+    by the model that it loaded. ``classify`` {"texts", "vectors"} -> {"results": [{"intent", "probability",
+    "in_scope_score", "margin", "slots"}]}. Vectors are float32, little-endian, row by row, or None.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._model: IntentModel | None = None
+        self._embedding = ""
 
     def load(self, spec: LoadSpec) -> Payload:
         """Raises BadModel where the file is no trained pack, or was trained with another embedding model."""
         from agent.knowledge.intent_model import IntentModel
 
+        self._embedding = str(spec.options.get("embedding") or "")
         if not spec.entry:
             return {"intents": 0}
         model = IntentModel.load(Path(spec.entry))
-        expected = str(spec.options.get("embedding") or "")
-        if expected and model.embedding not in ("none", expected):
+        if self._embedding and model.embedding not in ("none", self._embedding):
             raise BadModel(
-                f"{spec.entry} was trained with the embedding model {model.embedding!r}, and {expected!r} is installed",
+                f"{spec.entry} was trained with the embedding {model.embedding!r}, and {self._embedding!r} is in use",
                 remedy="Train the pack again: outpost intents train PACK",
             )
         self._model = model
@@ -390,10 +393,7 @@ class IntentEngine(SequentialEngine):
     def _train(self, payload: Payload) -> Payload:
         from agent.knowledge.intent_model import train
 
-        pack_text = payload["pack"]
-        vectors = payload.get("vectors")
-        embedding = str(payload.get("embedding") or "unnamed") if vectors is not None else "none"
-        report = train(pack_text, vectors, embedding, Path(payload["out"]))
+        report = train(payload["pack"], payload["vectors"], self._embedding or "unnamed", Path(payload["out"]))
         return {"intents": report.intents, "examples": report.examples, "seconds": report.seconds}
 
     def _classify(self, payload: Payload) -> Payload:
