@@ -75,7 +75,10 @@ class Retriever(Protocol):
 
 
 class Understanding(Protocol):
-    """Language and intent of an utterance."""
+    """Language and intent of an utterance; ``pack`` is the intent pack in use."""
+
+    @property
+    def pack(self) -> IntentPack | None: ...
 
     async def identify(self, text: str) -> Language: ...
 
@@ -123,7 +126,6 @@ class Assistant:
         retriever: Retriever,
         text: TextModel | None,
         understanding: Understanding | None,
-        intents: IntentPack | None,
         journal: Journal,
         metrics: Metrics,
         deadline_s: float,
@@ -132,15 +134,10 @@ class Assistant:
         self._retriever = retriever
         self._text = text
         self._understanding = understanding
-        self._intents = intents
         self._journal = journal
         self._metrics = metrics
         self._deadline_s = deadline_s
         self.sessions = Sessions(config.session_turns, config.session_idle_s)
-
-    def use_intents(self, pack: IntentPack | None) -> None:
-        """Take another intent pack from the next question on (the classifier was trained for it)."""
-        self._intents = pack
 
     async def answer(self, question: Question) -> Answer:
         """The decided answer. Raises InvalidRequest, InputTooLarge; StorageFailed where nothing can be searched."""
@@ -203,8 +200,9 @@ class Assistant:
                 work.language = self._config.languages[0] if work.language_supported else guess.code
                 if guess.code in self._config.languages:
                     work.language = guess.code
-                if work.language_supported and self._intents is not None:
-                    self._take_intent(work, await self._understanding.classify(work.text), self._intents)
+                pack = self._understanding.pack
+                if work.language_supported and pack is not None:
+                    self._take_intent(work, await self._understanding.classify(work.text), pack)
             except _LOST_PART as error:
                 work.notes.append(f"language and intents unavailable: {error.code}")
         work.timings["understand"] = _since(started)

@@ -37,7 +37,7 @@ from agent.config import Config
 from agent.engines.clients import TextClient, TrainingReport
 from agent.engines.pool import Pool
 from agent.engines.process import measure_pss
-from agent.errors import ConfigError, OutpostError, StorageFailed, UnknownModel
+from agent.errors import ConfigError, OutpostError, StorageFailed
 from agent.installation import Installation
 from agent.knowledge.intents import IntentPack
 from agent.library import Library
@@ -125,6 +125,8 @@ class _Background:
         _notify("READY")
         if self.config.models.intents:
             await self._attempt("intents", self._use_configured_intents(Path(self.config.models.intents)))
+        else:
+            await self._attempt("intents", self.services.understanding.use_kept())
 
     async def _use_configured_intents(self, path: Path) -> None:
         try:
@@ -163,13 +165,12 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             Library(state / "knowledge.db", pool, installation.embedding(config.models.embedding))
         )
         understanding = Understanding(pool, library.embed, state / "intents", library.embedding_id)
-        text = _text_client(config, pool, installation, condition)
+        text = TextClient(pool, config.models.text) if config.models.text else None
         assistant = Assistant(
             config.assistant,
             retriever=library,
             text=text,
             understanding=understanding,
-            intents=None,
             journal=journal,
             metrics=metrics,
             deadline_s=config.server.request_timeout_s,
@@ -178,7 +179,6 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
         async def train_intents(pack: str) -> TrainingReport:
             report = await understanding.use(pack)
             assert understanding.pack is not None
-            assistant.use_intents(understanding.pack)
             return report or TrainingReport(len(understanding.pack.intents), examples(understanding.pack), 0.0)
 
         async def rescan() -> Sequence[InstalledModel]:
@@ -194,8 +194,9 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             return installation.models()
 
         def notes() -> Sequence[str]:
+            missing = installation.missing(config)
             fallbacks = [f"{m.model}: {note}" for m in pool.status().models for note in m.notes]
-            return [*condition.notes.values(), *library.notes(), *installation.notes(), *fallbacks]
+            return [*missing, *condition.notes.values(), *library.notes(), *installation.notes(), *fallbacks]
 
         services = Services(
             config=config,
@@ -221,18 +222,6 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
 
 def examples(pack: IntentPack) -> int:
     return sum(len(intent.examples) for intent in pack.intents)
-
-
-def _text_client(config: Config, pool: Pool, installation: Installation, condition: _Condition) -> TextClient | None:
-    """The assistant's SLM; where it is not installed the assistant quotes only, and status says so."""
-    if not config.models.text:
-        return None
-    try:
-        installation.get(config.models.text)
-    except UnknownModel as error:
-        condition.notes["text"] = f"models.text: {error}"
-        return None
-    return TextClient(pool, config.models.text)
 
 
 # ---------------------------------------------------------------- while it runs

@@ -39,14 +39,17 @@ class Installation:
         """Those that an engine of this version can run."""
         return [model for model in self._models.values() if model.kind in _ENGINES]
 
-    def get(self, name: str) -> InstalledModel:
-        """Raises UnknownModel, which says how to get it."""
-        return self._models.get(name) or self._store.get(name)
-
     def embedding(self, name: str) -> InstalledModel | None:
         """The embedding model of that name, None where it is not installed."""
         model = self._models.get(name)
         return model if model is not None and model.kind == "embedding" else None
+
+    def missing(self, config: Config) -> Sequence[str]:
+        """The assistant's SLM, where the configuration names one that is not here: it quotes only then."""
+        name = config.models.text
+        if not name or name in self._models:
+            return []
+        return [f"no SLM: {name} is not installed (`outpost models pull {name}`); answers are quotes only"]
 
     def notes(self) -> Sequence[str]:
         return [f"model {name} cannot be used: {error}" for name, error in self._store.broken()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from agent.engines.clients import IntentClient, TrainingReport
 from agent.engines.pool import ModelSpec, Pool
 from agent.engines.protocol import LoadSpec
-from agent.errors import NotFound
+from agent.errors import NotFound, StorageFailed
 from agent.knowledge.intents import IntentPack, parse_pack, training_texts
 from agent.knowledge.language import Language
 from agent.messages import IntentResult
@@ -76,7 +77,37 @@ class Understanding:
             report = await self._client.train(text, vectors, str(model))
         await self._pool.replace(await asyncio.to_thread(_spec, model))
         self.pack = pack
+        await asyncio.to_thread(self._keep, text)
         return report
+
+    async def use_kept(self) -> None:
+        """Use the pack that was in use when the daemon last ran, where there was one."""
+        text = await asyncio.to_thread(self._kept)
+        if text is not None:
+            await self.use(text)
+
+    def _keep(self, text: str) -> None:
+        fresh = self._folder / "pack.toml.new"
+        try:
+            with fresh.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(self._folder / "pack.toml")
+        except OSError as error:
+            raise StorageFailed(
+                f"the intent pack cannot be kept in {self._folder}: {error.strerror}", remedy="Free some disk space."
+            ) from error
+
+    def _kept(self) -> str | None:
+        try:
+            return (self._folder / "pack.toml").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageFailed(
+                f"the kept intent pack in {self._folder} cannot be read: {error}", remedy="Train the pack again."
+            ) from error
 
 
 def _trained(model: Path) -> bool:

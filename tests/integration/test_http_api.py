@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.simulators.daemon import DEMO, RunningDaemon
+from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
 
 
 @pytest.fixture
@@ -318,3 +320,22 @@ def test_a_bad_intent_pack_leaves_the_good_one_in_use(client: httpx.Client, oper
     assert response.status_code in (400, 422)
     error_of(response)
     assert client.post("/v1/intents/classify", json={"texts": ["thanks"]}).json()["results"][0]["intent"] == "thanks"
+
+
+def test_intents_and_documents_are_there_again_after_a_restart(tmp_path: Path) -> None:
+    settings = {"OUTPOST_MODELS__EMBEDDING": ""}
+    pack = '[[intents]]\nname = "hello"\nexamples = ["hello", "hi there", "good morning"]\nresponse = "Hello!"\n'
+    pack += '[[intents]]\nname = "bye"\nexamples = ["bye", "see you", "good night"]\nresponse = "Bye!"\n'
+    with running_daemon(tmp_path, settings=settings) as first, first.client(operator=True) as client:
+        assert client.post("/v1/intents/train", json={"pack": pack}).status_code == 200
+        documents = [{"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}]
+        assert client.post("/v1/knowledge/default/documents", json={"documents": documents}).status_code == 200
+    with running_daemon(tmp_path, settings=settings) as second, second.client() as client:
+        assert client.post("/v1/knowledge/default/search", json={"query": "umbrellas"}).json()["results"]
+        deadline = time.monotonic() + 20
+        while (reply := client.post("/v1/intents/classify", json={"texts": ["hi there"]})).status_code != 200:
+            assert time.monotonic() < deadline, reply.text  # the kept pack is taken up behind the first requests
+        assert reply.json()["results"][0]["intent"] == "hello"
+        answer = ask(client, "Where are the umbrellas?")
+        assert answer["retrieval"] == "keyword"
+        assert any("keyword" in note for note in answer["notes"])
