@@ -324,7 +324,8 @@ def test_a_bad_intent_pack_leaves_the_good_one_in_use(client: httpx.Client, oper
 
 def test_intents_and_documents_are_there_again_after_a_restart(tmp_path: Path) -> None:
     settings = {"OUTPOST_MODELS__EMBEDDING": ""}
-    pack = '[[intents]]\nname = "hello"\nexamples = ["hello", "hi there", "good morning"]\nresponse = "Hello!"\n'
+    pack = 'out_of_scope = ["where is the shop", "what does it cost", "are dogs allowed", "when do you close"]\n'
+    pack += '[[intents]]\nname = "hello"\nexamples = ["hello", "hi there", "good morning"]\nresponse = "Hello!"\n'
     pack += '[[intents]]\nname = "bye"\nexamples = ["bye", "see you", "good night"]\nresponse = "Bye!"\n'
     with running_daemon(tmp_path, settings=settings) as first, first.client(operator=True) as client:
         assert client.post("/v1/intents/train", json={"pack": pack}).status_code == 200
