@@ -33,6 +33,7 @@ from agent.knowledge.intents import MAX_TEXT_CHARS, IntentPack, find_slots, pars
 from agent.messages import IntentResult
 
 Floats = NDArray[np.float32]
+Rows = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 FORMAT: Final = 1
@@ -49,6 +50,7 @@ _RIDGE_TEXT: Final = 0.1
 _RIDGE_EMBEDDING: Final = 0.2
 _LIKELY: Final = 3
 _SWEEPS: Final = 150
+_UNKNOWN_COUNT: Final = 5
 _PRIOR_STRENGTH: Final = 1.0
 _FEATURES: Final = 5
 _PRIORS: Final = {
@@ -222,26 +224,25 @@ class Scope:
     """The in-scope score: standardise features by ``mean`` and ``spread``, then a logistic with ``weights`` (the last
     one is the constant)."""
 
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    mean: Rows
+    spread: Rows
+    weights: Rows
 
-    def score(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    def score(self, features: Rows) -> Rows:
         z = self._standard(features) @ self.weights
         return np.asarray(1 / (1 + np.exp(-np.clip(z, -30, 30))))
 
-    def _standard(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _standard(self, features: Rows) -> Rows:
         z = np.clip((features - self.mean) / self.spread, -8, 8)
         return np.hstack([z, np.ones((len(z), 1))])
 
     @classmethod
-    def fit(cls, inside: NDArray[np.float64], outside: NDArray[np.float64], prior: NDArray[np.float64]) -> Scope:
+    def fit(cls, inside: Rows, outside: Rows, unknown: Rows, prior: Rows) -> Scope:
         """Weights between ``prior`` and what best parts the two sets, both of which count the same however many texts
-        they hold; with few texts outside the prior prevails."""
+        they hold; with few texts outside the prior prevails. Always outside is the text of which nothing is known."""
         spread = np.maximum(inside.std(axis=0), 1e-3)
         scope = cls(inside.mean(axis=0), spread, prior)
-        if not len(outside):
-            return scope
+        outside = np.vstack([outside, np.repeat(unknown[None], _UNKNOWN_COUNT, axis=0)])
         rows = np.vstack([scope._standard(inside), scope._standard(outside)])
         labels = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
         size = min(len(inside), len(outside))
@@ -286,9 +287,7 @@ class Examples:
         return float(((self.rows[part].astype(np.float32) @ vector) * self.scales[part]).max())
 
 
-def scope_features(
-    logits: Floats, temperature: float, intents: int, nearest: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def scope_features(logits: Floats, temperature: float, intents: int, nearest: Rows) -> Rows:
     """What the in-scope score is made of, one row a text: the energy (log-sum-exp) of the intents' calibrated logits,
     the margin between the best two, the best intent's lead over the out-of-scope class, the highest cosine to an
     example of the likeliest intents, and how far that is above the highest to an out-of-scope sentence. ``nearest``
@@ -507,7 +506,7 @@ class Held:
 
     text: Floats
     full: Floats | None
-    nearest: NDArray[np.float64]
+    nearest: Rows
 
 
 def train_model(pack_text: str, vectors: bytes | None, embedding: str) -> IntentModel:
@@ -581,7 +580,7 @@ def _cross_fit(blocks: Sequence[Floats], labels: Sequence[Labels], classes: int,
     return np.concatenate(out)
 
 
-def _nearest_elsewhere(embedded: Floats, labels: Labels, fold: Labels, logits: Floats) -> NDArray[np.float64]:
+def _nearest_elsewhere(embedded: Floats, labels: Labels, fold: Labels, logits: Floats) -> Rows:
     """For every text the highest cosine to an example of its likeliest intents, and to an out-of-scope sentence, among
     the texts of other folds."""
     intents = logits.shape[1]
@@ -600,11 +599,12 @@ def _nearest_elsewhere(embedded: Floats, labels: Labels, fold: Labels, logits: F
     return out
 
 
-def calibrate(logits: Floats, labels: Labels, intents: int, nearest: NDArray[np.float64] | None) -> Head:
+def calibrate(logits: Floats, labels: Labels, intents: int, nearest: Rows | None) -> Head:
     """The temperature and the in-scope score for logits of held-out texts; ``nearest`` None: no embedding."""
     inside = labels < intents
     temperature = fit_temperature(logits[inside, :intents], labels[inside])
     cosines = np.zeros((len(logits), 2)) if nearest is None else nearest
     features = scope_features(logits, temperature, intents, cosines)
     prior = np.array(_PRIORS[nearest is not None, not inside.all()])
-    return Head(temperature, Scope.fit(features[inside], features[~inside], prior))
+    unknown = scope_features(np.zeros_like(logits[:1]), temperature, intents, np.zeros((1, 2)))[0]
+    return Head(temperature, Scope.fit(features[inside], features[~inside], unknown, prior))
