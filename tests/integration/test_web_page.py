@@ -28,8 +28,8 @@ ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-sync "
     "--disable-background-networking --no-first-run --disable-component-update"
 )
+expect.set_options(timeout=30_000)
 SIZES = {"phone": (360, 740), "kiosk": (1920, 1080)}
-PATIENCE_MS = 30_000
 MARKDOWN = """## Prices
 
 | Ticket | Price |
@@ -73,7 +73,7 @@ class Visit:
     def answered(self) -> Any:
         """The last answer, when it is whole."""
         answer = self.page.locator(".turn").last.locator(".answer")
-        expect(answer).to_have_attribute("aria-busy", "false", timeout=PATIENCE_MS)
+        expect(answer).to_have_attribute("aria-busy", "false")
         return answer
 
     def check(self) -> None:
@@ -94,7 +94,7 @@ def visit(browser: Browser) -> Iterator[Opener]:
         settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB"}
         context = browser.new_context(**(settings | options))
         visit = Visit(context.new_page(), daemon.url)
-        visit.page.set_default_timeout(PATIENCE_MS)
+        visit.page.set_default_timeout(30_000)
         visit.page.on("request", lambda request: visit.requests.append((request.method, request.url)))
         visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
         visit.page.on(

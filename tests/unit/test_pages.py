@@ -24,7 +24,7 @@ def client() -> TestClient:
     return TestClient(app)
 
 
-@pytest.mark.parametrize("path", ["/", "/operator", "/static/kiosk.js", "/static/style.css", "/static/icons.svg"])
+@pytest.mark.parametrize("path", ["/", "/operator", "/static/kiosk.js", "/static/style.css", "/static/contours.svg"])
 def test_files_are_served_under_a_strict_policy(client: TestClient, path: str) -> None:
     reply = client.get(path)
     assert reply.status_code == 200

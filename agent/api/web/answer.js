@@ -70,7 +70,7 @@ export class Turn {
     const rest = source ? outpost.sources.filter((other) => other !== source) : outpost.sources;
     if (source) content.push(cite(source));
     if (rest.length) content.push(sources(rest, sourcesTitle(outpost, source)));
-    if (["local", "action", "escalated"].includes(outpost.decision)) content.push(feedback(rate));
+    if (["local", "action", "escalated"].includes(decision)) content.push(feedback(rate));
     content.push(details(outpost));
     this.body.append(...content);
     this.done();

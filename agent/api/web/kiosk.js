@@ -3,7 +3,7 @@
 
 import { ask, call, DeviceError, status, useToken } from "./api.js";
 import { Turn } from "./answer.js";
-import { el } from "./dom.js";
+import { drawIcons, el } from "./dom.js";
 import { language, languageNames, LANGUAGES, named, preferred, put, use } from "./texts.js";
 
 const MAX_TURNS = 8;
@@ -47,7 +47,6 @@ function end(noticeKey) {
   setTextSize(0);
   notice(noticeKey);
   show();
-  scrollTo(0, 0);
 }
 
 // A new textarea: the old one's undo history would bring the last visitor's words back.
@@ -66,6 +65,11 @@ function show() {
   document.body.dataset.state = talking ? "talking" : "welcome";
   $("welcome").hidden = talking;
   $("start-over").hidden = !talking && !visit.touched;
+}
+
+// Bring a turn's question to the top, so that its answer is read from its beginning.
+function showTurn(turn) {
+  document.querySelector("main").scrollTop = turn.node.offsetTop;
 }
 
 function notice(key, values) {
@@ -91,7 +95,7 @@ async function submit(question) {
   $("log").append(turn.node);
   show();
   $("send").setAttribute("aria-disabled", "true");
-  turn.node.scrollIntoView({ block: "start" });
+  showTurn(turn);
   try {
     await follow(here, turn, question.trim());
   } catch (error) {
@@ -124,7 +128,7 @@ async function follow(here, turn, question) {
     rate: (rating) => call("POST", "/v1/feedback", { body: { event_id: outpost.event_id, rating } }),
   });
   if (outpost.action === null && turn.streamed) here.lastAnswer = turn.streamed;
-  turn.node.scrollIntoView({ block: "start" });
+  showTurn(turn);
 }
 
 function fail(here, turn, question, error) {
@@ -200,6 +204,7 @@ const textSize = () => Number(document.documentElement.dataset.size ?? 0);
 function setTextSize(size) {
   document.documentElement.dataset.size = String(Math.min(2, Math.max(0, size)));
   $("text-size").setAttribute("aria-pressed", String(textSize() > 0));
+  if (visit.turns.length) showTurn(visit.turns.at(-1));
 }
 
 async function setLanguage(code) {
@@ -376,6 +381,7 @@ function takeTokenFromAddress() {
 
 async function start() {
   takeTokenFromAddress();
+  drawIcons();
   offerLanguages();
   listen();
   await setLanguage(preferred());

@@ -2,7 +2,7 @@
 // with the page. Rows are kept and updated in place, so that focus and reading position survive each poll.
 
 import { call, DeviceError, useToken } from "./api.js";
-import { el, icon } from "./dom.js";
+import { drawIcons, el, icon } from "./dom.js";
 import { has, language, LANGUAGES, preferred, put, say, use } from "./texts.js";
 
 const POLL_MS = 2000;
@@ -309,6 +309,7 @@ async function setLanguage(code) {
 }
 
 async function start() {
+  drawIcons();
   for (const [code, { name }] of Object.entries(LANGUAGES)) {
     $("languages").append(
       el(
