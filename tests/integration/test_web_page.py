@@ -345,7 +345,7 @@ def test_saying_start_over_ends_the_visit(daemon: RunningDaemon, visit: Opener) 
     here.ask(QUESTION)
     here.answered()
     here.ask("start over")
-    expect(here.page.get_by_text("All cleared.")).to_be_visible(timeout=PATIENCE_MS)
+    expect(here.page.get_by_text("All cleared.")).to_be_visible()
     assert_forgotten(here, QUESTION)
 
 
