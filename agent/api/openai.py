@@ -103,7 +103,7 @@ async def chat_completions(body: ChatRequest, request: Request, daemon: Daemon) 
         return EventStream(_replay_chat(reply, message, collected, body), daemon)
     choice: JsonObject = {"index": 0, "message": message.wire(), "finish_reason": message.finish_reason}
     choice["logprobs"] = _chat_logprobs(collected.tokens) if body.logprobs else None
-    return JSONResponse(reply.body([choice], usage=usage_object(collected.end.usage)))
+    return JSONResponse(reply.body([choice], end=collected.end))
 
 
 @router.post("/completions")
@@ -134,7 +134,7 @@ async def completions(body: CompletionRequest, request: Request, daemon: Daemon)
         "finish_reason": collected.end.finish_reason,
         "logprobs": _completion_logprobs(collected.tokens) if body.logprobs is not None else None,
     }
-    return JSONResponse(reply.body([choice], usage=usage_object(collected.end.usage)))
+    return JSONResponse(reply.body([choice], end=collected.end))
 
 
 @router.post("/embeddings")
@@ -243,10 +243,14 @@ class _Reply:
     model: str
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def body(self, choices: list[JsonObject], *, usage: JsonObject | None = None, chunk: bool = False) -> JsonObject:
+    def body(self, choices: list[JsonObject], *, end: GenerationEnd | None = None, chunk: bool = False) -> JsonObject:
+        """``end`` adds the usage, and the milliseconds that the engine took."""
         kind = f"{self.object}.chunk" if chunk and self.object == "chat.completion" else self.object
         body = {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
-        return body if usage is None else {**body, "usage": usage}
+        if end is None:
+            return body
+        timings = {"first_token": round(end.first_token_ms, 2), "generate": round(end.total_ms, 2)}
+        return {**body, "usage": usage_object(end.usage), "outpost": {"timings_ms": timings}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +293,7 @@ async def _stream_chat(
     daemon.count_tokens(end.usage)
     yield sse(_delta(reply, {}, finish_reason=end.finish_reason))
     if body.stream_options and body.stream_options.include_usage:
-        yield sse(reply.body([], usage=usage_object(end.usage), chunk=True))
+        yield sse(reply.body([], end=end, chunk=True))
     yield SSE_DONE
 
 
@@ -301,7 +305,7 @@ async def _replay_chat(
     yield sse(_delta(reply, message.delta(), logprobs=logprobs))
     yield sse(_delta(reply, {}, finish_reason=message.finish_reason))
     if body.stream_options and body.stream_options.include_usage:
-        yield sse(reply.body([], usage=usage_object(collected.end.usage), chunk=True))
+        yield sse(reply.body([], end=collected.end, chunk=True))
     yield SSE_DONE
 
 
@@ -321,7 +325,7 @@ async def _stream_completion(
     last = {"index": 0, "text": "", "finish_reason": end.finish_reason, "logprobs": None}
     yield sse(reply.body([last], chunk=True))
     if body.stream_options and body.stream_options.include_usage:
-        yield sse(reply.body([], usage=usage_object(end.usage), chunk=True))
+        yield sse(reply.body([], end=end, chunk=True))
     yield SSE_DONE
 
 
