@@ -42,5 +42,5 @@ def is_refusal(text: str) -> bool:
     >>> is_refusal(" I don’t know")
     True
     """
-    plain = re.sub(r"[^a-z ]", "", text.lower().replace("’", "'"))
-    return not plain.strip() or plain.strip().startswith(("i dont know", "i do not know", "unknown", "not stated"))
+    plain = re.sub(r"[^\w ]", "", text.lower()).strip()
+    return not plain or plain.startswith(("i dont know", "i do not know"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from agent.errors import Forbidden, InputTooLarge, InvalidRequest, OutpostError,
 
 _OPEN = frozenset({"/", "/operator", "/healthz", "/readyz", "/favicon.ico"})
 _OPEN_PREFIX = "/static/"
+_SEARCH = re.compile(r"/v1/knowledge/[^/]+/search")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -46,8 +48,8 @@ def needs_operator(method: str, path: str) -> bool:
     """
     if path.startswith("/admin"):
         return True
-    if path.startswith("/v1/knowledge") and not path.endswith("/search"):
-        return method not in ("GET", "HEAD")
+    if path.startswith("/v1/knowledge"):
+        return method not in ("GET", "HEAD") and not (method == "POST" and _SEARCH.fullmatch(path))
     return path == "/v1/intents/train"
 
 

@@ -1,7 +1,7 @@
 """The journal: one row an answer, so that an event id can be looked up and judged later.
 
 Rows hold what was decided and why, never what was asked or said: a kiosk keeps nothing of a visitor. One thread owns
-the database; the async methods hand over to it. The newest `KEEP` rows are kept.
+the database; the async methods hand over to it. Only the newest rows are kept.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class Event:
 class Journal:
     """Async context manager over one SQLite file; every method raises StorageFull or StorageFailed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep: int = KEEP) -> None:
         self._path = path
+        self._keep = keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._db: apsw.Connection | None = None
 
@@ -120,7 +121,7 @@ class Journal:
             (event.id, event.at, event.decision, event.reason, event.route, event.answer_kind, event.confidence,
              event.language, event.intent, json.dumps(dict(event.timings_ms))),
         )  # fmt: skip
-        self._open_db.execute("DELETE FROM event WHERE rowid <= (SELECT max(rowid) FROM event) - ?", (KEEP,))
+        self._open_db.execute("DELETE FROM event WHERE rowid <= (SELECT max(rowid) FROM event) - ?", (self._keep,))
 
     def _select(self, id: str) -> Event:
         row = next(
