@@ -1,0 +1,1 @@
+"""Recipe of the reference SLM: generator, training, export to GGUF and evaluation, from nothing to a model file."""
