@@ -90,7 +90,7 @@ def visit(browser: Browser) -> Iterator[Opener]:
     """Opens pages of a daemon; afterwards each must have asked for nothing foreign and complained about nothing."""
     opened: list[tuple[BrowserContext, Visit]] = []
 
-    def open_page(daemon: RunningDaemon, path: str = "/", **options: Any) -> Visit:
+    def open_page(daemon: RunningDaemon, path: str = "/", *, code_wanted: bool = False, **options: Any) -> Visit:
         settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB"}
         context = browser.new_context(**(settings | options))
         visit = Visit(context.new_page(), daemon.url)
@@ -103,8 +103,10 @@ def visit(browser: Browser) -> Iterator[Opener]:
         opened.append((context, visit))
         visit.page.goto(daemon.url + path)
         expect(visit.page.locator("html[lang]")).to_be_visible()
-        ready = "#hint" if path == "/" else "#access-title"
-        expect(visit.page.locator(ready)).not_to_be_empty()
+        if path == "/operator" or code_wanted:
+            expect(visit.page.locator("#access-title")).not_to_be_empty()
+        else:
+            expect(visit.page.locator("#place")).not_to_have_text("Outpost")  # the site, from the device's status
         return visit
 
     yield open_page
@@ -364,6 +366,16 @@ def test_leaving_the_page_ends_the_visit(daemon: RunningDaemon, visit: Opener) -
     expect(here.page.locator(".turn")).to_have_count(0)
 
 
+def test_a_long_visit_keeps_only_the_last_turns(daemon: RunningDaemon, visit: Opener) -> None:
+    here = visit(daemon)
+    for number in range(9):
+        here.ask(f"Thank you {number}")
+        expect(here.page.locator(".asked").last).to_contain_text(f"Thank you {number}")
+        here.answered()
+    expect(here.page.locator(".turn")).to_have_count(8)
+    assert "Thank you 0" not in traces(here.page)["markup"]
+
+
 # ---------------------------------------------------------------- language and actions
 
 
@@ -436,7 +448,8 @@ def test_idle_time_warns_and_ends_the_visit(hasty: RunningDaemon, visit: Opener)
 
 def test_idle_time_clears_a_question_that_was_never_sent(hasty: RunningDaemon, visit: Opener) -> None:
     here = visit(hasty)
-    here.page.get_by_label("Your question").fill("my secret")
+    here.page.get_by_role("button", name="Deutsch").click()
+    here.page.get_by_label("Ihre Frage").fill("my secret")
     expect(here.page.get_by_text("All cleared.")).to_be_visible()
     assert_forgotten(here, "my secret")
 
@@ -489,6 +502,30 @@ def test_a_daemon_that_goes_away_and_comes_back(
             expect(operator.page.locator("#banner")).to_be_hidden()
             failed.get_by_role("button", name="Try again").click()
             expect(here.answered().locator(".verdict")).to_contain_text("A person can help you better")
+
+
+def test_a_device_that_wants_a_code_is_asked_with_it(tmp_path: Path, visit: Opener) -> None:
+    code = tmp_path / "code"
+    code.write_text("open-sesame-and-come-in\n")
+    with running_daemon(tmp_path / "state", settings={"OUTPOST_SERVER__TOKEN_FILE": str(code)}) as daemon:
+        here = visit(daemon, code_wanted=True)
+        here.errors_expected = True
+        dialog = here.page.get_by_role("dialog", name="Access code")
+        dialog.get_by_label("Code").fill("guessed")
+        here.page.keyboard.press("Enter")
+        expect(dialog.get_by_role("alert")).to_have_text("This code was not accepted.")
+        assert_accessible(here.page)
+        dialog.get_by_label("Code").fill("open-sesame-and-come-in")
+        here.page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        here.ask(QUESTION)
+        expect(here.answered().locator(".verdict")).to_contain_text("A person can help you better")
+        left = traces(here.page)
+        assert "sesame" not in left["markup"] + left["values"]
+        linked = visit(daemon, "/#token=open-sesame-and-come-in")
+        linked.ask(QUESTION)
+        expect(linked.answered().locator(".verdict")).to_contain_text("A person can help you better")
+        assert traces(linked.page)["address"] == daemon.url + "/"
 
 
 # ---------------------------------------------------------------- the operator's page

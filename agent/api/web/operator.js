@@ -261,8 +261,8 @@ function showKnowledge(knowledge) {
         {},
         el("th", { scope: "row" }, collection),
         el("td", { class: "n" }, number(documents)),
+        el("td", { class: embedded < documents ? "n lacking" : "n" }, number(embedded)),
         el("td", { class: "n" }, number(chunks)),
-        el("td", { class: embedded < chunks ? "n lacking" : "n" }, number(embedded)),
       ),
     ),
   );
