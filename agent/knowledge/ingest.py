@@ -218,7 +218,7 @@ def _html_blocks(parent: Tag, lines: list[str]) -> None:
     inline: list[str] = []
 
     def flush() -> None:
-        text = "\n".join(_squeezed(line) for line in "".join(inline).split("\n"))
+        text = "  \n".join(_squeezed(line) for line in "".join(inline).split("\n"))
         if text.strip():
             lines.extend(["", text.strip(), ""])
         inline.clear()
@@ -230,7 +230,7 @@ def _html_blocks(parent: Tag, lines: list[str]) -> None:
             inline.append(re.sub(r"\s+", " ", str(child)))
         elif isinstance(child, Tag):
             if child.name == "br":
-                inline.append("  \n")
+                inline.append("\n")
             elif _is_html_block(child):
                 flush()
                 _html_block(child, lines)

@@ -30,6 +30,7 @@ LONG_ITEM = 320
 """Characters over which a list item is quoted by the sentence instead of whole."""
 
 _HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
+_EMPTY_HEADING = re.compile(r"\s{0,3}#{1,6}\s*$")
 _UNDERLINE = re.compile(r"\s{0,3}(=+|-+)\s*$")
 _FENCE = re.compile(r"\s*(```+|~~~+)")
 _RULE = re.compile(r"\s{0,3}([-*_])(\s*\1){2,}\s*$")
@@ -102,7 +103,7 @@ def _sections(title: str, text: str) -> list[_Section]:
             at += taken
             lead = ""
             continue
-        if not lines[at].strip() or _RULE.match(lines[at]):
+        if not lines[at].strip() or _RULE.match(lines[at]) or _EMPTY_HEADING.match(lines[at]):
             at += 1
             continue
         label = _RUN_IN.match(lines[at])
@@ -155,9 +156,16 @@ def _starts_block(lines: list[str], at: int) -> bool:
         or _HEADING.match(line)
         or _FENCE.match(line)
         or _RULE.match(line)
-        or _ITEM.match(line)
+        or _EMPTY_HEADING.match(line)
+        or _opens_list(line)
         or _is_table(lines, at)
     )
+
+
+def _opens_list(line: str) -> bool:
+    """Whether a line starts a list in the middle of a paragraph: a number only if it is the first ("CO\\n2. This")."""
+    match = _ITEM.match(line)
+    return match is not None and (not match["mark"][0].isalnum() or match["mark"].rstrip(".)") in ("1", "a", "A"))
 
 
 def _paragraph(lines: list[str], at: int) -> tuple[_Block, int, str]:
