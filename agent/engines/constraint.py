@@ -32,10 +32,10 @@ class Vocabulary:
     """What the bytes of every token are, computed once a model."""
 
     def __init__(self, model: Model) -> None:
-        kinds = [utf8_kind(model.piece(token)) for token in range(model.n_vocab)]
-        self.kinds = np.array(kinds, np.int8)
+        pieces = [model.spell(token) for token in range(model.n_vocab)]
+        self.kinds = np.array([utf8_kind(piece) for piece in pieces], np.int8)
         # A control token adds no bytes, so a constrained answer could repeat it for ever; only an end may come.
-        silent = [not model.piece(token) and not model.is_end(token) for token in range(model.n_vocab)]
+        silent = [not piece and not model.is_end(token) for token, piece in enumerate(pieces)]
         self.starts = (self.kinds <= CUT) & ~np.array(silent)
 
 

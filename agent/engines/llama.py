@@ -11,6 +11,7 @@ is safe to call from two threads. Native log lines go to a buffer; errors quote 
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections import deque
 from dataclasses import dataclass
@@ -18,11 +19,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
 from agent.errors import BadModel, InvalidRequest
+
+# Threads of a decode meet at hundreds of barriers. OpenMP spins there for milliseconds by default, which costs a
+# factor of ten as soon as another process wants one of the cores; this short a spin costs nothing on a quiet machine
+# (tests/benchmarks/figures/text_engine.md). OpenMP reads it when it is loaded, so it has to stand before the import.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import llama_cpp.llama_cpp as lib
 
 Tokens = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -188,14 +195,15 @@ class Model:
         """The bytes that a token adds to the text; control tokens add none."""
         piece = self._pieces.get(token)
         if piece is None:
-            piece = self._pieces[token] = self._piece(token, special=False)
+            piece = self._pieces[token] = self.spell(token)
         return piece
 
     def special_piece(self, token: int) -> str:
         """A token's name, control tokens included (``<|im_end|>``)."""
-        return self._piece(token, special=True).decode("utf-8", "replace") if 0 <= token < self.n_vocab else ""
+        return self.spell(token, special=True).decode("utf-8", "replace") if 0 <= token < self.n_vocab else ""
 
-    def _piece(self, token: int, *, special: bool) -> bytes:
+    def spell(self, token: int, *, special: bool = False) -> bytes:
+        """`piece` without remembering it, for walks over the whole vocabulary."""
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)

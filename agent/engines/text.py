@@ -470,10 +470,13 @@ def _message(plain: Mapping[str, Any]) -> ChatMessage:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, two threads of one core counted once."""
+    """Cores that this process may use: two threads of one core count once, a container's CPU quota counts."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = set()
     for cpu in usable:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text("ascii") if siblings.is_file() else str(cpu))
-    return max(1, len(cores))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    allowed, _, period = (quota.read_text("ascii") if quota.is_file() else "max 1").partition(" ")
+    limit = len(cores) if allowed == "max" else int(allowed) // int(period)
+    return max(1, min(len(cores), limit))
