@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from .generate import Example, Generator, Question
+from .generate import Example, Generator, Link, Question
 
 SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")
 PAD, USER, ASSISTANT, END = range(4)
@@ -69,6 +69,9 @@ class Row:
         default_factory=list
     )  # (position that predicts, token, position to look at)
     firsts: list[int] = field(default_factory=list)  # indices into targets where an answer begins
+    links: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # (position in a question, position that it should match)
 
 
 class Packer:
@@ -98,13 +101,18 @@ class Packer:
     def ask(
         self, row: Row, question: Question, offsets: list[tuple[int, int]], base: int, number: int, branch: int
     ) -> None:
-        asked = self.tokenizer.encode(" " + question.text).ids
+        words = self.tokenizer.encode(" " + question.text)
+        asked = words.ids
         answer = self.tokenizer.encode(" " + question.answer)
         tokens = [*asked, ASSISTANT, *answer.ids, END]
         if len(row.tokens) + len(tokens) - 1 > ROW:
             return
         start = len(row.tokens)
         row.firsts.append(len(row.targets))
+        for link in question.links:
+            for n, (left, right) in enumerate(words.offsets):
+                if left < link.asked[1] + 1 and right > link.asked[0] + 1:
+                    row.links.append((start + n, base + (self.match(link, left, offsets) if link.said else 0)))
         for n, token in enumerate([*answer.ids, END]):
             look = base
             if question.span and token != END:
@@ -119,6 +127,13 @@ class Packer:
         row.segment += [number] * len(tokens)
         row.branch += [branch] * len(tokens)
 
+    def match(self, link: Link, left: int, offsets: list[tuple[int, int]]) -> int:
+        """The passage's token for a token of the question's words: the same one, or the last where wording differs."""
+        assert link.said
+        if link.said[1] - link.said[0] == link.asked[1] - link.asked[0]:
+            return position_of(offsets, link.said[0] + max(left - 1 - link.asked[0], 0))
+        return position_of(offsets, link.said[1] - 1)
+
     def row(self) -> Row:
         row, misses = Row(), 0
         while misses < 4 and len(row.tokens) < ROW - 70:
@@ -131,7 +146,7 @@ class Packer:
         tokens = np.full((rows, ROW), PAD, np.int64)
         positions = np.zeros((rows, ROW), np.int64)
         segment, branch = np.zeros((rows, ROW), np.int32), np.zeros((rows, ROW), np.int32)
-        targets, firsts = [], []
+        targets, firsts, links = [], [], []
         for n, row in enumerate(made):
             size = len(row.tokens)
             tokens[n, :size], positions[n, :size], segment[n, :size], branch[n, :size] = (
@@ -140,6 +155,7 @@ class Packer:
                 row.segment,
                 row.branch,
             )
+            links += [(n, *link) for link in row.links]
             firsts += [len(targets) + first for first in row.firsts]
             targets += [(n, *target) for target in row.targets]
         return {
@@ -149,6 +165,7 @@ class Packer:
             "branch": branch,
             "targets": np.array(targets),
             "firsts": np.array(firsts),
+            "links": np.array(links).reshape(-1, 3),
         }
 
 

@@ -171,7 +171,7 @@ def best(question: str, parts: list[tuple[str, str]], count: int = 3) -> list[tu
 
 
 def plain(text: str) -> str:
-    return " ".join(re.findall(r"[a-z0-9€£$%]+", text.lower()))
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def matches(reply: str, answers: list[str]) -> bool:

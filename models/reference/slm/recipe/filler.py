@@ -128,7 +128,39 @@ TAILS = [
     ", much to the delight of our visitors.",
     ", just as in the old days.",
 ]
+ADVERBS = "also always currently now usually normally generally still again therefore only naturally often".split()
+EPITHETS = (
+    "new old popular small large historic restored modern bright cosy famous busy quiet main former little beautiful"
+).split()
+CLAUSES = [
+    "which was renovated in {year}",
+    "which many people overlook",
+    "a favourite with {group}",
+    "built in {year}",
+    "next to the {thing}",
+    "the pride of our {role}",
+    "just like the {fac}",
+    "which {person} looks after",
+    "which was closed for {period}",
+    "once a {fac}",
+    "famous for its {thing}",
+    "with its {few} {unit}",
+    "supported by {org}",
+    "loved by {group}",
+    "a gift from {country}",
+    "open to all",
+    "by the way",
+    "as you may know",
+]
 POLITE = [
+    "We are planning a visit. ",
+    "I have a question: ",
+    "My wife asks: ",
+    "My son wants to know: ",
+    "Can you tell me: ",
+    "Do you know: ",
+    "Just wondering, ",
+    "Help! ",
     "Excuse me, ",
     "Hello, ",
     "Hi, ",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import clauses, frames, times, values
 from .filler import CHAT, POLITE
@@ -24,10 +24,19 @@ REFUSAL = "I don't know."
 
 
 @dataclass
+class Link:
+    """Words of a question that name something, and where the passage names it too (None: nowhere)."""
+
+    asked: tuple[int, int]
+    said: tuple[int, int] | None
+
+
+@dataclass
 class Question:
     text: str
     answer: str
     span: tuple[int, int] | None  # where the passage holds the answer
+    links: list[Link] = field(default_factory=list)
 
 
 @dataclass
@@ -79,7 +88,7 @@ class Generator:
         made: list[Fact] = []
         known: dict[str, Value] = {}
         while len(made) < count:
-            sibling = made and self.rng.random() < 0.35
+            sibling = made and self.rng.random() < 0.45
             frame = self.rng.choice(made).frame if sibling else self.frame()
             if any(
                 conflict(frame.name if not frame.name.startswith("clause") else "clause", fact.family) for fact in made
@@ -155,7 +164,14 @@ class Generator:
                 and other.text.value(name) != fact.text.value(name)
             ):
                 return None
-        return Question(self.noisy(text.text), answer, (start, end))
+        noisy = self.noisy(text.text)
+        links = []
+        for slot in text.spans:
+            asked = located(text.value(slot), noisy)
+            if asked and slot in fact.text.spans:
+                a, b = fact.text.spans[slot]
+                links.append(Link(asked, (fact.place[0] + a, fact.place[0] + b)))
+        return Question(noisy, answer, (start, end), links)
 
     def overlap(self, text: Text, slot: str, fact: Fact, other: Fact) -> bool:
         """Could the question's words for this slot mean the other fact too?"""
@@ -173,17 +189,14 @@ class Generator:
     def refused(self, facts: list[Fact], passage: str, style: times.Style) -> Question | None:
         rng = self.rng
         roll = rng.random()
-        if roll < 0.08:
+        if roll < 0.06:
             return Question(self.noisy(rng.choice(CHAT)), REFUSAL, None)
-        if roll < 0.36:
-            text = self.twisted(rng.choice(facts), passage, style)
-        elif roll < 0.62:
-            text = self.missing(rng.choice(facts), facts)
-        else:
-            text = self.foreign(facts, passage, style)
+        if roll < 0.44:
+            return self.twisted(rng.choice(facts), passage, style)
+        text = self.missing(rng.choice(facts), facts) if roll < 0.66 else self.foreign(facts, passage, style)
         return Question(self.noisy(text), REFUSAL, None) if text else None
 
-    def twisted(self, fact: Fact, passage: str, style: times.Style) -> str | None:
+    def twisted(self, fact: Fact, passage: str, style: times.Style) -> Question | None:
         """A question that would be answered, asked about something or some day that the passage does not name."""
         names = [name for name in fact.frame.questions if name in fact.text.spans and self.pool(fact.frame, name)]
         keys = [key for key in fact.frame.keys if key in fact.shown]
@@ -213,11 +226,11 @@ class Generator:
         elif content(new.forms.get("all", new.text)) & content(passage):
             return None
         text = self.worded(template, {**fact.values, key: new}, self.rng.getrandbits(32))
-        return (
-            text.text
-            if key in text.spans and set(text.spans) <= fact.shown and not set(names) & set(text.spans) - {key}
-            else None
-        )
+        if key not in text.spans or not set(text.spans) <= fact.shown or set(names) & set(text.spans) - {key}:
+            return None
+        noisy = self.noisy(text.text)
+        asked = located(text.value(key), noisy)
+        return Question(noisy, REFUSAL, None, [Link(asked, None)] if asked else [])
 
     def days_said(self, passage: str) -> set[str]:
         """Every day that any phrase of the passage covers."""
@@ -301,6 +314,11 @@ class Generator:
             if question and question.text.lower() not in {q.text.lower() for q in asked}:
                 asked.append(question)
         return Example(passage, asked)
+
+
+def located(words: str, text: str) -> tuple[int, int] | None:
+    start = text.lower().find(words.lower())
+    return (start, start + len(words)) if start >= 0 else None
 
 
 def values_label(phrase: str) -> str:

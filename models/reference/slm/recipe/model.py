@@ -1,8 +1,9 @@
 """The model, a small llama (RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied embeddings), and Muon.
 
-Training packs several passages, each with several questions, into one row; a block mask keeps them apart, positions
-restart, and `forward` can return the attention of one head in each of the last two layers, which training rewards for
-looking where the answer stands. The exported model is a plain llama and knows nothing of that.
+Training packs several passages, each with several questions, into one row; a block mask keeps them apart and positions
+restart. `forward` also returns queries and keys of one head in each of the last three layers: training rewards the last
+two for looking where the answer stands, and the one before for finding what the question names. The exported model is
+a plain llama and knows nothing of that.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ class Norm(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, watch: int) -> None:
         super().__init__()
         self.shape = shape
+        self.watch = watch
         kv = shape.kv_heads * shape.head_width
         self.attention_norm, self.hidden_norm = Norm(shape.width, shape.epsilon), Norm(shape.width, shape.epsilon)
         self.query, self.key, self.value = (nn.Linear(shape.width, n, bias=False) for n in (shape.width, kv, kv))
@@ -66,7 +68,7 @@ class Layer(nn.Module):
         self.down = nn.Linear(shape.hidden, shape.width, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Also returns the rotated queries and keys of head 0, for the supervision of attention."""
+        """Also returns the rotated queries and keys of the watched head, for the supervision of attention."""
         shape = self.shape
         batch, length, _ = x.shape
         h = self.attention_norm(x)
@@ -78,7 +80,7 @@ class Layer(nn.Module):
         )
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, shape.width))
         h = self.hidden_norm(x)
-        return x + self.down(F.silu(self.gate(h)) * self.up(h)), q[:, 0], k[:, 0]
+        return x + self.down(F.silu(self.gate(h)) * self.up(h)), q[:, self.watch], k[:, self.watch // repeat]
 
 
 class Model(nn.Module):
@@ -86,7 +88,9 @@ class Model(nn.Module):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.blocks = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(
+            Layer(shape, 0 if n >= shape.layers - 2 else shape.heads // 2) for n in range(shape.layers)
+        )
         self.norm = Norm(shape.width, shape.epsilon)
         nn.init.normal_(self.embedding.weight, std=0.03)
         for name, parameter in self.blocks.named_parameters():
@@ -100,14 +104,14 @@ class Model(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Final hidden states, and (queries, keys) of the watched head of the last two layers."""
+        """Final hidden states, and (queries, keys) of the watched head of the last three layers."""
         x = self.embedding(tokens)
         cos, sin = self.cos[positions][:, None].to(x.dtype), self.sin[positions][:, None].to(x.dtype)
         watched = []
         for block in self.blocks:
             x, q, k = block(x, cos, sin, mask)
             watched.append((q, k))
-        return self.norm(x), watched[-2:]
+        return self.norm(x), watched[-3:]
 
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.embedding.weight.to(hidden.dtype)).float()

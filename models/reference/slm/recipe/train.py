@@ -34,6 +34,7 @@ class Batch:
     token: Tensor
     look: Tensor
     firsts: Tensor
+    links: Tensor
 
 
 def block_mask(segment: Tensor, branch: Tensor) -> Tensor:
@@ -49,7 +50,24 @@ def collate(packer: Packer, rows: int) -> Batch:
     arrays = packer.batch(rows)
     t = {name: torch.from_numpy(array) for name, array in arrays.items()}
     row, at, token, look = t["targets"].unbind(1)
-    return Batch(t["tokens"], t["positions"], block_mask(t["segment"], t["branch"]), row, at, token, look, t["firsts"])
+    return Batch(
+        t["tokens"],
+        t["positions"],
+        block_mask(t["segment"], t["branch"]),
+        row,
+        at,
+        token,
+        look,
+        t["firsts"],
+        t["links"],
+    )
+
+
+def attention_loss(watched: tuple[Tensor, Tensor], mask: Tensor, row: Tensor, at: Tensor, look: Tensor) -> Tensor:
+    """Cross-entropy of a head's attention at some positions against where it should look."""
+    queries, keys = watched
+    scores = torch.einsum("nd,ntd->nt", queries[row, at].float(), keys[row].float()) * queries.shape[-1] ** -0.5
+    return F.cross_entropy(scores.masked_fill(~mask[row, 0, at], -1e9), look)
 
 
 def losses(model: Model, network: torch.nn.Module, batch: Batch, refusal: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -58,14 +76,13 @@ def losses(model: Model, network: torch.nn.Module, batch: Batch, refusal: int) -
     picked = hidden[batch.row, batch.at]
     logits = model.logits(picked)
     entropy = F.cross_entropy(logits, batch.token)
-    supervised = batch.look >= 0
-    row, at, look = batch.row[supervised], batch.at[supervised], batch.look[supervised]
-    allowed = batch.mask[row, 0, at]
-    attention = torch.zeros(())
-    for queries, keys in watched:
-        scores = torch.einsum("nd,ntd->nt", queries[row, at].float(), keys[row].float()) * queries.shape[-1] ** -0.5
-        scores = scores.masked_fill(~allowed, -1e9)
-        attention = attention + F.cross_entropy(scores, look) / len(watched)
+    seen = batch.look >= 0
+    answers = [
+        attention_loss(watched[n], batch.mask, batch.row[seen], batch.at[seen], batch.look[seen]) for n in (-2, -1)
+    ]
+    attention = (answers[0] + answers[1]) / 2
+    if len(batch.links) and len(watched) > 2:
+        attention = attention + 0.5 * attention_loss(watched[-3], batch.mask, *batch.links.unbind(1))
     right = (logits.argmax(-1) == batch.token).float()
     answer = torch.zeros(len(right), dtype=torch.long)
     answer[batch.firsts[1:]] = 1
@@ -127,6 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
+    begun = step
     packer = Packer(tokenizer, Generator(options.seed * 1000 + 1 + step, "train", level))
     print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "from_step": step}), flush=True)
 
@@ -144,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.save(state, checkpoint.with_suffix(".part"))
         checkpoint.with_suffix(".part").rename(checkpoint)
 
-    accuracy, refusal, mean = 0.0, 0.0, 0.0
+    accuracy, refusals, mean = 0.0, 0.0, 0.0
     clock = time.process_time()
     wall = time.monotonic()
     while step < options.steps:
@@ -168,12 +186,12 @@ def main(arguments: list[str] | None = None) -> None:
                 average[name].lerp_(value, 1 - decay)
         step += 1
         tokens += int((batch.mask[:, 0].sum(-1) > 1).sum())
-        mixing = 1 / min(50, step)
+        mixing = 1 / min(50, step - begun)
         accuracy += mixing * (float(exact[~refused].mean()) - accuracy)
-        refusal += mixing * (float(exact[refused].mean()) - refusal)
+        refusals += mixing * (float(exact[refused].mean()) - refusals)
         mean += mixing * (float(entropy.detach()) - mean)
         if accuracy > 0.8 and level < 1:
-            level = min(1.0, level + 0.003)
+            level = min(1.0, level + 0.004)
             packer.generator.level = level
         if not math.isfinite(float(loss.detach())):
             raise SystemExit(f"loss is {float(loss.detach())} at step {step}; start again with another --seed")
@@ -185,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
                         "loss": round(mean, 4),
                         "attention": round(float(attention.detach()), 3),
                         "answers": round(accuracy, 3),
-                        "refusals": round(refusal, 3),
+                        "refusals": round(refusals, 3),
                         "level": round(level, 2),
                         "tokens": tokens,
                         "wall": round(time.monotonic() - wall),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import times, values
-from .filler import FILLERS, TAILS, WRAPS
+from .filler import ADVERBS, CLAUSES, EPITHETS, FILLERS, TAILS, WRAPS
 from .frames import Frame
 from .grammar import Text, Value, capitalised, expand, slots
 
@@ -41,6 +41,8 @@ class Writer:
     def statement(self, fact: Fact, heading_slots: set[str], before: Fact | None = None) -> None:
         held = self.split == "statement" and fact.frame.held_statements
         template = self.rng.choice(fact.frame.held_statements if held else fact.frame.statements)
+        if self.split != "statement":
+            template = self.grown(template, fact.frame)
         understood = set(heading_slots)
         for key in fact.frame.keys:
             mentioned = before is not None and any(
@@ -68,6 +70,30 @@ class Writer:
         if self.rng.random() < 0.1 and text.text.endswith(".") and not text.text.endswith(".m."):
             text.text = text.text[:-1] + self.aside(self.rng.choice(TAILS))
         fact.text = text
+
+    def grown(self, template: str, frame: Frame) -> str:
+        """Sometimes an adverb after the verb, an adjective before the subject, or a clause behind it."""
+        rng = self.rng
+        if rng.random() < 0.1:
+            template = re.sub(
+                r"^([^\[<]*?\b(?:is|are|can|may|must|will|was)) ",
+                lambda m: f"{m[1]} {rng.choice(ADVERBS)} ",
+                template,
+                count=1,
+            )
+        if frame.keys and rng.random() < 0.14:
+            subject = f"{{{frame.keys[0]}}}"
+            if rng.random() < 0.4:
+                template = re.sub(
+                    rf"\b([Tt]he|[Oo]ur) {re.escape(subject)}",
+                    lambda m: f"{m[1]} {rng.choice(EPITHETS)} {subject}",
+                    template,
+                    count=1,
+                )
+            elif template.startswith(f"The {subject} "):
+                clause = re.sub(r"[\[\]{}<>|]", "", self.aside(rng.choice(CLAUSES)))
+                template = f"The {subject}, {clause}, {template[len(f'The {subject} ') :]}"
+        return template
 
     def item(self, fact: Fact) -> tuple[Text, Text] | None:
         """The fact as label and value, with spans in each."""
