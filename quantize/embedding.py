@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -350,11 +349,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="SRC", help="folder with model.safetensors and tokenizer.json")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     parser.add_argument("--name", default="all-minilm-l6-v2", help="name of the model (default: %(default)s)")
-    parser.add_argument("--replace", action="store_true", help="remove OUT first where it exists")
     given = parser.parse_args(arguments)
     try:
-        if given.replace and (given.out / "manifest.json").is_file():
-            shutil.rmtree(given.out)
         manifest = build(given.source, given.out, name=given.name)
     except OutpostError as error:
         print(f"error: {error}", file=sys.stderr)

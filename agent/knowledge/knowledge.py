@@ -43,6 +43,7 @@ MAX_CHARACTERS = 5_000_000
 """Longest text of one document."""
 _BATCH = 32
 """Texts in one request to the embedding model: small, so that one request never nears its deadline."""
+_INTERRUPT_S = 0.02
 
 
 class Embedder(Protocol):
@@ -268,7 +269,9 @@ class Knowledge:
                 try:
                     return await asyncio.shield(running)
                 except asyncio.CancelledError:
-                    reader.interrupt()
+                    while not running.done():  # an interrupt before the statement has begun does nothing
+                        reader.interrupt()
+                        await asyncio.wait({running}, timeout=_INTERRUPT_S)
                     raise
         except TimeoutError as error:
             raise DeadlineExceeded(f"searching the knowledge index took more than {self._search_s:g} s") from error

@@ -45,7 +45,7 @@ DEPTH = 50
 """How many of each retriever's results take part in the fusion."""
 EXACT_VECTORS = 20_000
 """Up to so many vectors of a kind in a collection all are compared; above, the bit index picks candidates."""
-CANDIDATES = 800
+CANDIDATES = 1000
 """How many vectors of each kind the bit index picks: signs alone order the nearest ones badly."""
 MAX_K = 100
 MAX_CHUNKS = 10_000
