@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.simulators import page_audit
-from tests.simulators.daemon import RunningDaemon, running_daemon
+from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -419,14 +419,11 @@ def test_actions_change_the_page(daemon: RunningDaemon, visit: Opener) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    """A daemon that takes one question at a time and ends an idle visit after two seconds."""
-    settings = {"OUTPOST_SERVER__QUEUE": "1", "OUTPOST_ASSISTANT__SESSION_IDLE_S": "2"}
+    """A daemon that takes one question at a time and ends an idle visit after four seconds."""
+    settings = {"OUTPOST_SERVER__QUEUE": "1", "OUTPOST_ASSISTANT__SESSION_IDLE_S": "4"}
     with running_daemon(tmp_path_factory.mktemp("hasty"), settings=settings) as running:
-        running.cli("knowledge", "add", str(DOCUMENTS))
+        running.cli("knowledge", "add", str(DEMO / "documents" / "getting-here.md"))
         yield running
-
-
-DOCUMENTS = Path(__file__).resolve().parents[2] / "models" / "reference" / "demo" / "documents" / "getting-here.md"
 
 
 def test_idle_time_warns_and_ends_the_visit(hasty: RunningDaemon, visit: Opener) -> None:
