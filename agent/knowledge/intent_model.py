@@ -51,6 +51,8 @@ _RIDGE_EMBEDDING: Final = 0.2
 _LIKELY: Final = 3
 _SWEEPS: Final = 150
 _UNKNOWN_COUNT: Final = 5
+_OUTSIDE_WEIGHT: Final = 1.5
+"""A question taken for an intent is worse than an intent taken for a question, which the documents or a person get."""
 _PRIOR_STRENGTH: Final = 1.0
 _FEATURES: Final = 5
 _PRIORS: Final = {
@@ -238,15 +240,18 @@ class Scope:
 
     @classmethod
     def fit(cls, inside: Rows, outside: Rows, unknown: Rows, prior: Rows) -> Scope:
-        """Weights between ``prior`` and what best parts the two sets, both of which count the same however many texts
-        they hold; with few texts outside the prior prevails. Always outside is the text of which nothing is known."""
+        """Weights between ``prior`` and what best parts the two sets, however many texts they hold (_OUTSIDE_WEIGHT:
+        how the second counts against the first); with few texts outside the prior prevails. Always outside is the text
+        of which nothing is known."""
         spread = np.maximum(inside.std(axis=0), 1e-3)
         scope = cls(inside.mean(axis=0), spread, prior)
         outside = np.vstack([outside, np.repeat(unknown[None], _UNKNOWN_COUNT, axis=0)])
         rows = np.vstack([scope._standard(inside), scope._standard(outside)])
         labels = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
         size = min(len(inside), len(outside))
-        importance = np.r_[np.full(len(inside), size / len(inside)), np.full(len(outside), size / len(outside))]
+        importance = np.r_[
+            np.full(len(inside), size / len(inside)), np.full(len(outside), _OUTSIDE_WEIGHT * size / len(outside))
+        ]
         weights = prior.copy()
         steps = 0.25 * importance @ rows**2 + _PRIOR_STRENGTH  # bounds of the curvature, so that no step overshoots
         for _ in range(_SWEEPS):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
+import os
 import re
 import string
 import tomllib
@@ -365,6 +366,9 @@ class IntentEngine(SequentialEngine):
 
     def load(self, spec: LoadSpec) -> Payload:
         """Raises BadModel where the file is no trained pack, or was trained with another embedding model."""
+        # Before numpy is there: the matrices are small, and more threads would spin in the way of the other models. On a
+        # busy machine with two cores, training the demo's pack took over two minutes instead of four seconds.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from agent.knowledge.intent_model import IntentModel
 
         self._embedding = str(spec.options.get("embedding") or "")
