@@ -69,7 +69,7 @@ function show() {
 
 // Bring a turn's question to the top, so that its answer is read from its beginning.
 function showTurn(turn) {
-  document.querySelector("main").scrollTop = turn.node.offsetTop;
+  turn.node.scrollIntoView({ block: "start", behavior: "instant" });
 }
 
 function notice(key, values) {
