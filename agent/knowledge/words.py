@@ -31,6 +31,20 @@ STOPWORDS = frozenset(
 )
 """Words that say how something is asked, not what; among them those that agent/knowledge/asked.py reads."""
 
+_IRREGULAR = dict(
+    pair.split(":")
+    for pair in (
+        "children:child men:man women:woman people:person feet:foot teeth:tooth mice:mouse geese:goose wives:wife "
+        "knives:knife halves:half leaves:leave paid:pay bought:buy sold:sell lost:lose kept:keep held:hold "
+        "built:build lent:lend sent:send met:meet won:win began:begin begun:begin swam:swim swum:swim drove:drive "
+        "driven:drive ate:eat eaten:eat broke:break broken:break stole:steal stolen:steal forgot:forget "
+        "forgotten:forget rode:ride ridden:ride flew:fly flown:fly slept:sleep fed:feed led:lead ran:run "
+        "shown:show worn:wear wore:wear written:write wrote:write spoken:speak spoke:speak taught:teach "
+        "caught:catch brought:bring found:find told:tell made:make entrance:enter entry:enter admitted:admission "
+        "admit:admission programme:program theatre:theater centre:center metre:meter licence:license grey:gray "
+        "tyre:tire storey:story cheque:check"
+    ).split()
+)
 _GROUPS = """
 price cost fee charge pay paid fare rate tariff cheap expensive payment money amount
 free complimentary gratis included nothing charge
@@ -192,6 +206,7 @@ def tokens(text: str) -> list[str]:
 @lru_cache(maxsize=8192)
 def stem(word: str) -> str:
     """A crude common form: plural, -ing, -ed, -er, -ly endings and British spelling go."""
+    word = _IRREGULAR.get(word, word)
     if len(word) <= 3 or not word.isalpha():
         return word
     for ending, put in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("zes", "z")):
@@ -201,6 +216,7 @@ def stem(word: str) -> str:
     else:
         if word.endswith("s") and not word.endswith(("ss", "us", "is")):
             word = word[:-1]
+    word = _IRREGULAR.get(word, word)
     for ending in ("ingly", "edly", "ing", "ed", "ly", "ment", "er", "or", "ance"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             word = word[: -len(ending)]

@@ -10,7 +10,7 @@ Ranker: a conditional logit over the sentences found for a question (the log-pro
 evidence), pulled towards hand-set weights for the features that few questions show (PRIOR).
 Confidence: a logistic regression over the features of agent/confidence/signals.py on the first quote of each question,
 right or not. Besides the unanswerable questions, every answerable one is asked once more with its evidence taken out of
-the sentences (with half the weight): a near miss of the kind that matters.
+the sentences (with a quarter of the weight): a near miss of the kind that matters.
 Both are plain gradient descent in numpy, without chance: the same data give the same files.
 """
 
@@ -44,7 +44,7 @@ PRIOR = {"moment": 1.5, "opens_list": -2.0, "day": 1.5, "month": 1.5, "kind": 1.
 COST = 0.03
 RANKER_RIDGE = 0.02
 CONFIDENCE_RIDGE = 0.02
-REMOVED_WEIGHT = 0.5
+REMOVED_WEIGHT = 0.25
 CONFIDENT_BY = """score lead keyword agreement similarity question_words ranker.following ranker.yesno ranker.now
 ranker.names_person ranker.condition_missed ranker.exists_uncovered""".split()
 CONFIDENT_BY_KEYWORD = """score lead keyword ranker.covered question_words ranker.yesno ranker.now ranker.names_person
