@@ -23,28 +23,22 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quantized llama-architecture GGUF of 1.6 MB with random weights, ChatML and a byte-level tokenizer.
-
-    Made in another process: importing the native library here would slow every test session that does not need it.
-    """
+def _random_model(tmp_path_factory: pytest.TempPathFactory, *options: str) -> Path:
+    """Made in another process: importing the native library here would slow every test that does not need it."""
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     maker = ROOT / "tests" / "benchmarks" / "make_random_model.py"
-    made = subprocess.run([sys.executable, str(maker), str(path), "--tiny"], capture_output=True, timeout=100)
+    made = subprocess.run([sys.executable, str(maker), str(path), "--tiny", *options], capture_output=True, timeout=100)
     assert made.returncode == 0, made.stderr.decode()[-2000:]
     return path
 
 
 @pytest.fixture(scope="session")
-def embedding_model() -> Path:
-    """A folder made by `quantize.embedding` from all-MiniLM-L6-v2, or a skip: OUTPOST_EMBEDDING_MODEL, else the state
-    folder of this checkout's demo."""
-    named = os.environ.get("OUTPOST_EMBEDDING_MODEL")
-    if named and not (Path(named) / "model.onnx").is_file():
-        pytest.fail(f"OUTPOST_EMBEDDING_MODEL names {named}, which holds no model.onnx")
-    places = [Path(named)] if named else sorted((ROOT / ".state").glob("**/all-minilm-l6-v2"))
-    for folder in places:
-        if (folder / "model.onnx").is_file() and (folder / "tokenizer.json").is_file():
-            return folder
-    pytest.skip("all-MiniLM-L6-v2 is not built; run scripts/demo, or set OUTPOST_EMBEDDING_MODEL to its folder")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quantized llama-architecture GGUF of 1.6 MB with random weights, ChatML and a byte-level tokenizer."""
+    return _random_model(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_hybrid_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with LFM2's architecture: convolutions, whose state cannot be cut, in every other layer."""
+    return _random_model(tmp_path_factory, "--hybrid")

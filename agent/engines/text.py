@@ -5,7 +5,8 @@ enough KV cells are free for its whole length, so that nothing that was started 
 decodes one batch: one token for each sequence that is answering, first, and behind them a slice of the prompts that are
 still being read, so long that the step stays short. A new prompt takes over the longest prefix that any other sequence
 has in the cache (agent/engines/prefixes.py); one whose prefix is just being computed by another request waits for it
-instead of computing it twice.
+instead of computing it twice. Recurrent and hybrid models (LFM2) can only go on from where a state was left, so there a
+copy of the state is kept at the place where two prompts part.
 
 Operations: ``generate``, ``tokenize``, ``stats``, ``forget``.
 """
@@ -68,6 +69,8 @@ class _Request:
     next_token: int = -1
     generated: int = 0
     fed_bytes: int = 0
+    mark: int = 0
+    """Prompt length at which the state is worth a copy for others; only for models whose state cannot be cut."""
     first_token_ms: float = 0.0
     unsent: list[tuple[int, list[Any]]] = field(default_factory=list)
     """Log-probabilities that wait for their text, each with the byte at which its token starts."""
@@ -273,6 +276,7 @@ class TextEngine:
             return [*events, *self._fail_all(code)]
         if read:
             self._learn_pace(read, time.monotonic() - started)
+            self._leave_copies()
         for request, place in places:
             try:
                 events.extend(self._advance(request, place))
@@ -287,7 +291,7 @@ class TextEngine:
             if len(self._running) >= self._sequences:
                 return
             source, shared = self._cells.best_source(request.prompt, whole_only=not self._model.splits)
-            if self._model.splits and self._about_to_share(request, shared):
+            if self._about_to_share(request, shared):
                 continue
             pinned = self._cells.reserved(source.cells[:shared] if source else None)
             promised = sum(r.growth for r in self._running) + request.growth - shared
@@ -299,6 +303,9 @@ class TextEngine:
                 self._evict(sparing=source)
             request.sequence = self._cells.open(source, shared)
             request.cached = shared
+            if not self._model.splits:
+                common = self._cells.best_source(request.prompt, whole_only=False)[1]
+                request.mark = common if common >= shared + WORTH_WAITING else 0
             if source is not None:
                 self._context.share(source.id, request.sequence.id, shared)
             self._waiting.remove(request)
@@ -310,8 +317,22 @@ class TextEngine:
             if other.reading and other.sequence is not None:
                 coming = min(common_prefix(other.prompt, request.prompt), len(request.prompt) - 1)
                 if coming > other.sequence.length and coming >= shared + WORTH_WAITING:
+                    if not self._model.splits and other.sequence.length >= other.mark:
+                        other.mark = coming
                     return True
         return False
+
+    def _leave_copies(self) -> None:
+        """Where a prompt has been read up to its mark, keep the state there as a cached prefix."""
+        for request in self._running:
+            if request.sequence is None or not request.mark or request.sequence.length != request.mark:
+                continue
+            if not self._cells.has_id():
+                self._evict()
+            copy = self._cells.open(request.sequence, request.mark)
+            copy.active, copy.keep = False, request.sequence.keep
+            self._context.share(request.sequence.id, copy.id, request.mark)
+            request.mark = 0
 
     def _read_prompts(self, places: list[tuple[_Request, int]]) -> int:
         """Fill the batch with prompt tokens, oldest request first; returns how many there are."""
@@ -325,7 +346,8 @@ class TextEngine:
             if sequence is None or not request.reading or read >= room or any(r is request for r, _ in places):
                 continue
             start = sequence.length
-            chunk = request.prompt[start : start + room - read]
+            end = start + room - read
+            chunk = request.prompt[start : min(end, request.mark) if request.mark > start else end]
             last = start + len(chunk) == len(request.prompt)
             place = self._context.add_run(chunk, start, sequence.id, want_last=last)
             self._grow(request, chunk.tolist())
@@ -431,7 +453,10 @@ class TextEngine:
             return
         sequence.active = False
         self._cells.touch(sequence)
-        leaving = self._cells.redundant(sequence) if keep and sequence.keep else [sequence]
+        leaving = [sequence]
+        if keep and sequence.keep:
+            # Where states cannot be cut, a shorter prefix is of use that a longer one is not.
+            leaving = self._cells.redundant(sequence) if self._model.splits else []
         for gone in leaving:
             self._context.drop(gone.id)
             self._cells.release(gone)

@@ -39,10 +39,13 @@ class Shape:
     spread: float
     tied: bool
     quantisation: str
+    hybrid: bool = False
+    """LFM2: short convolutions, whose state cannot be cut, in every other layer."""
 
 
 FULL = Shape(1024, 24, 16, 4, 3840, 151_936, 32_768, 3.0, True, "Q4_K_M")
 TINY = Shape(256, 2, 4, 2, 512, 640, 2048, 3.0, False, "Q8_0")
+TINY_HYBRID = Shape(256, 4, 4, 2, 512, 640, 2048, 3.0, False, "Q8_0", hybrid=True)
 QUANTISATIONS = {"F16": 1, "Q8_0": 7, "Q4_K_M": 15}
 
 
@@ -76,14 +79,19 @@ def write(path: Path, shape: Shape, seed: int, *, template: str = CHAT_TEMPLATE,
     random = np.random.default_rng(seed)
     tokens, merges = vocabulary(shape.vocabulary)
     head = shape.width // shape.heads
-    writer = gguf.GGUFWriter(str(path), "llama")
+    writer = gguf.GGUFWriter(str(path), "lfm2" if shape.hybrid else "llama")
     writer.add_name(f"random-{shape.width}x{shape.layers}")
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(shape.hidden)
     writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
+    convolutional = [shape.hybrid and layer % 2 == 0 for layer in range(shape.layers)]
+    if shape.hybrid:
+        writer.add_head_count_kv([0 if convolves else shape.kv_heads for convolves in convolutional])
+        writer.add_shortconv_l_cache(3)
+    else:
+        writer.add_head_count_kv(shape.kv_heads)
     writer.add_rope_dimension_count(head)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(len(tokens))
@@ -111,15 +119,26 @@ def write(path: Path, shape: Shape, seed: int, *, template: str = CHAT_TEMPLATE,
     for layer in range(shape.layers):
         block = f"blk.{layer}"
         writer.add_tensor(f"{block}.attn_norm.weight", np.ones(shape.width, np.float32))
-        matrix(f"{block}.attn_q", shape.width, shape.width)
-        matrix(f"{block}.attn_k", shape.kv_heads * head, shape.width)
-        matrix(f"{block}.attn_v", shape.kv_heads * head, shape.width)
-        matrix(f"{block}.attn_output", shape.width, shape.width)
+        if convolutional[layer]:
+            matrix(f"{block}.shortconv.in_proj", 3 * shape.width, shape.width)
+            matrix(f"{block}.shortconv.out_proj", shape.width, shape.width)
+            kernel = random.standard_normal((shape.width, 3), np.float32)
+            writer.add_tensor(f"{block}.shortconv.conv.weight", kernel)
+        else:
+            matrix(f"{block}.attn_q", shape.width, shape.width)
+            matrix(f"{block}.attn_k", shape.kv_heads * head, shape.width)
+            matrix(f"{block}.attn_v", shape.kv_heads * head, shape.width)
+            matrix(f"{block}.attn_output", shape.width, shape.width)
+            if shape.hybrid:
+                writer.add_tensor(f"{block}.attn_q_norm.weight", np.ones(head, np.float32))
+                writer.add_tensor(f"{block}.attn_k_norm.weight", np.ones(head, np.float32))
         writer.add_tensor(f"{block}.ffn_norm.weight", np.ones(shape.width, np.float32))
         matrix(f"{block}.ffn_gate", shape.hidden, shape.width)
         matrix(f"{block}.ffn_up", shape.hidden, shape.width)
         matrix(f"{block}.ffn_down", shape.width, shape.hidden)
-    writer.add_tensor("output_norm.weight", np.ones(shape.width, np.float32))
+    writer.add_tensor(
+        "token_embd_norm.weight" if shape.hybrid else "output_norm.weight", np.ones(shape.width, np.float32)
+    )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -137,11 +156,10 @@ def quantise(source: Path, target: Path, kind: str, threads: int) -> None:
         raise SystemExit(f"quantising to {kind} ended with code {code}")
 
 
-def make(path: Path, *, tiny: bool = False, seed: int = 1, threads: int = 1, **options: object) -> Path:
-    """Write the model to ``path`` (also used by the tests)."""
-    shape = TINY if tiny else FULL
+def make(path: Path, shape: Shape, *, seed: int = 1, threads: int = 1) -> Path:
+    """Write the quantized model to ``path``."""
     raw = path.with_suffix(".f16.gguf")
-    write(raw, shape, seed, **options)  # type: ignore[arg-type]
+    write(raw, shape, seed)
     quantise(raw, path, shape.quantisation, threads)
     raw.unlink()
     return path
@@ -151,8 +169,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--hybrid", action="store_true", help="with --tiny: LFM2 instead of llama")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    made = make(arguments.out, tiny=arguments.tiny, seed=arguments.seed, threads=arguments.threads)
+    shape = (TINY_HYBRID if arguments.hybrid else TINY) if arguments.tiny else FULL
+    made = make(arguments.out, shape, seed=arguments.seed, threads=arguments.threads)
     print(f"{made}: {made.stat().st_size / 1e6:.1f} MB")

@@ -14,10 +14,15 @@ from tests.simulators.text import Driver, load
 SCHEMAS = ['{"type":"integer"}', '{"type":"object","properties":{"a":{"enum":["x","é"]}},"required":["a"]}', "{}"]
 
 
-@pytest.fixture(scope="module", params=[(4, 256, 2048), (2, 512, 512), (6, 128, 700)], ids=str)
-def engine(request: pytest.FixtureRequest, tiny_gguf: Path) -> TextEngine:
-    sequences, context, cells = request.param
-    return load(tiny_gguf, sequences=sequences, context=context, kv_tokens=cells)
+@pytest.fixture(
+    scope="module",
+    params=[("llama", 4, 256, 2048), ("llama", 2, 512, 512), ("llama", 6, 128, 700), ("lfm2", 3, 256, 600)],
+    ids=str,
+)
+def engine(request: pytest.FixtureRequest, tiny_gguf: Path, tiny_hybrid_gguf: Path) -> TextEngine:
+    family, sequences, context, cells = request.param
+    path = tiny_gguf if family == "llama" else tiny_hybrid_gguf
+    return load(path, sequences=sequences, context=context, kv_tokens=cells)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -183,6 +183,32 @@ def test_forget_leaves_nothing_and_running_requests_alone(driver: Driver) -> Non
     }  # fmt: skip
 
 
+def test_models_whose_state_cannot_be_cut_share_prefixes_too(tiny_hybrid_gguf: Path) -> None:
+    driver = Driver(load(tiny_hybrid_gguf))
+    passage = "the museum is open from nine to five " * 8
+    length = len(driver.call("tokenize", {"text": passage})["tokens"])
+    cold = []
+    for number in range(4):
+        cold.append(driver.ask(f"{passage}question {number}", max_tokens=12, logprobs=3))
+        driver.call("forget")
+    cached = []
+    for number in range(4):  # the second question shows where prompts part, the third gains
+        warm = driver.ask(f"{passage}question {number}", max_tokens=12, logprobs=3)
+        agree(warm, cold[number])
+        assert warm.end
+        cached.append(warm.end["cached_tokens"] > length - 4)
+    assert cached == [False, False, True, True]
+    driver.call("forget")
+    ids = [driver.prompt(f"{passage}question {number}", max_tokens=12, logprobs=3) for number in range(4)]
+    driver.finish()
+    for number, id in enumerate(ids):
+        agree(driver.results[id], cold[number])
+    ends = [driver.results[id].end for id in ids]
+    assert [end["cached_tokens"] > length - 4 for end in ends if end] == [False, True, True, True]
+    driver.call("forget")
+    assert driver.call("stats")["kv_used"] == 0
+
+
 # ---------------------------------------------------------------- cancel and limits
 
 
