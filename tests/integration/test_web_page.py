@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.simulators import page_audit
 from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 QUESTION = "What is the height limit in the car park?"
 ARGUMENTS = (
