@@ -186,20 +186,21 @@ def test_forget_leaves_nothing_and_running_requests_alone(driver: Driver) -> Non
 def test_models_whose_state_cannot_be_cut_share_prefixes_too(tiny_hybrid_gguf: Path) -> None:
     driver = Driver(load(tiny_hybrid_gguf))
     passage = "the museum is open from nine to five " * 8
+    questions = [passage + letter for letter in "abcd"]  # so short that a wrong state would show in the first token
     length = len(driver.call("tokenize", {"text": passage})["tokens"])
     cold = []
     for number in range(4):
-        cold.append(driver.ask(f"{passage}question {number}", max_tokens=12, logprobs=3))
+        cold.append(driver.ask(questions[number], max_tokens=12, logprobs=3))
         driver.call("forget")
     cached = []
     for number in range(4):  # the second question shows where prompts part, the third gains
-        warm = driver.ask(f"{passage}question {number}", max_tokens=12, logprobs=3)
+        warm = driver.ask(questions[number], max_tokens=12, logprobs=3)
         agree(warm, cold[number])
         assert warm.end
         cached.append(warm.end["cached_tokens"] > length - 4)
     assert cached == [False, False, True, True]
     driver.call("forget")
-    ids = [driver.prompt(f"{passage}question {number}", max_tokens=12, logprobs=3) for number in range(4)]
+    ids = [driver.prompt(questions[number], max_tokens=12, logprobs=3) for number in range(4)]
     driver.finish()
     for number, id in enumerate(ids):
         agree(driver.results[id], cold[number])
