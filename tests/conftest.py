@@ -42,3 +42,17 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_hybrid_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with LFM2's architecture: convolutions, whose state cannot be cut, in every other layer."""
     return _random_model(tmp_path_factory, "--hybrid")
+
+
+@pytest.fixture(scope="session")
+def embedding_model() -> Path:
+    """A folder made by `quantize.embedding` from all-MiniLM-L6-v2, or a skip: OUTPOST_EMBEDDING_MODEL, else the state
+    folder of this checkout's demo."""
+    named = os.environ.get("OUTPOST_EMBEDDING_MODEL")
+    if named and not (Path(named) / "model.onnx").is_file():
+        pytest.fail(f"OUTPOST_EMBEDDING_MODEL names {named}, which holds no model.onnx")
+    places = [Path(named)] if named else sorted((ROOT / ".state").glob("**/all-minilm-l6-v2"))
+    for folder in places:
+        if (folder / "model.onnx").is_file() and (folder / "tokenizer.json").is_file():
+            return folder
+    pytest.skip("all-MiniLM-L6-v2 is not built; run scripts/demo, or set OUTPOST_EMBEDDING_MODEL to its folder")
