@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -66,6 +67,12 @@ def migrate(connection: apsw.Connection, path: Path, to: int | None = None) -> N
         with immediate(connection):
             connection.execute(migration)
             connection.execute(f"PRAGMA user_version = {number}")
+
+
+def rows(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    found: list[tuple[Any, ...]] = connection.execute(sql, values).fetchall()
+    return found
 
 
 @contextmanager

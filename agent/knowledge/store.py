@@ -4,11 +4,6 @@
 (agent/knowledge/knowledge.py arranges that). A document is replaced in one transaction: search sees the old one or the
 new one, and what `put` acknowledged is on disk.
 
-Search asks three retrievers: the paragraphs' vectors, the vectors of neighbouring sentence pairs (a paragraph counts
-with its best pair) and BM25; reciprocal rank fusion makes one list. Candidates come from an exact scan of the int8
-vectors, from EXACT_VECTORS on from sqlite-vec's bit index; they are then scored again with their int8 vectors, and so
-is what another retriever found, so that the ranks that are fused are exact among the candidates.
-
 Vectors belong to one embedding model (`use_model`); another model makes them worthless, so they are dropped and search
 goes by keywords until the documents are embedded again. Where one document of a collection has no vectors, the whole
 collection is searched by keywords: fusing would bury that document.
@@ -27,61 +22,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import BadModel, InputTooLarge, InvalidDocument, InvalidRequest, NotFound
-from agent.knowledge import filters, schema
+from agent.knowledge import bits, filters, schema
 from agent.knowledge.chunks import Chunk, Sentence, StoredSentence
 from agent.knowledge.filters import Filter
-from agent.knowledge.vectors import ChunkVectors, Kind, query_codes, to_unit, unit_of
+from agent.knowledge.search import EXACT_VECTORS, Scope, hybrid
+from agent.knowledge.search import Found as Found
+from agent.knowledge.vectors import ChunkVectors, Kind, to_unit
 from agent.messages import Document, Passage
 
 if TYPE_CHECKING:
-    from agent.knowledge.vectors import Codes, Floats
+    from agent.knowledge.vectors import Floats
 
-Mode = Literal["hybrid", "keyword"]
 Stored = Literal["added", "replaced", "unchanged", "embedded"]
 
-FUSION = 20
-"""k of reciprocal rank fusion."""
-DEPTH = 50
-"""How many of each retriever's results take part in the fusion."""
-EXACT_VECTORS = 20_000
-"""Up to so many vectors of a kind in a collection all are compared; above, the bit index picks candidates."""
-CANDIDATES = 1000
-"""How many vectors of each kind the bit index picks: signs alone order the nearest ones badly."""
 MAX_K = 100
 MAX_CHUNKS = 10_000
-MAX_QUERY_WORDS = 64
-TIDY_EVERY = 256
-"""Removed documents between two looks at how full the bit index is."""
-_A_CHUNK = {Kind.PARAGRAPH: 1, Kind.PAIR: 4}
-"""Vectors that a chunk has of a kind, about."""
-_SHARDS = 8
-_SPARE_SLOTS = 64 * 1024
-_POSITION_BITS = 12
-_KEY = f"(chunk << {_POSITION_BITS + 1}) | (kind << {_POSITION_BITS}) | position"
-"""A vector's row id in the bit index."""
-_SEARCHED = f"kind IN ({Kind.PARAGRAPH:d}, {Kind.PAIR:d})"
-_FILL_BITS = (
-    "INSERT INTO bits (rowid, collection, kind, shard, code)"
-    f" SELECT {_KEY}, collection, kind, (chunk + position) % {_SHARDS}, vec_quantize_binary(vec_int8(vector))"
-    " FROM vectors"
-)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_ID = 512
-
-STOP_WORDS = frozenset(
-    "a about an and any are as at be been but by can could did do does for from had has have he her his how i if in "
-    "into is it its me my of on or our she should so than that the their them then there these they this to was we "
-    "were what when where which who whom whose why will with would you your".split()
-)
-"""Words that every paragraph holds: BM25 would read most of the index to find that they decide nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Passages, best first, and what was searched."""
-
-    passages: tuple[Passage, ...]
-    mode: Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +211,13 @@ class Store:
 
     def collections(self) -> tuple[CollectionStats, ...]:
         with self._reading():
-            rows = self._rows(
-                "SELECT c.name, count(d.id), coalesce(sum((SELECT count(*) FROM chunks k WHERE k.document = d.id)), 0),"
-                " coalesce(sum(d.embedded), 0)"
-                " FROM collections c LEFT JOIN documents d ON d.collection = c.id GROUP BY c.id ORDER BY c.name"
+            rows = self._rows(  # of these only indexes are read, not the documents with their texts
+                "SELECT name, documents, chunks, documents - bare FROM (SELECT c.name,"
+                " (SELECT count(*) FROM documents d WHERE d.collection = c.id) AS documents,"
+                " (SELECT count(*) FROM documents d JOIN chunks k ON k.document = d.id"
+                " WHERE d.collection = c.id) AS chunks,"
+                " (SELECT count(*) FROM documents d WHERE d.collection = c.id AND d.embedded = 0) AS bare"
+                " FROM collections c) ORDER BY name"
             )
         return tuple(CollectionStats(*row) for row in rows)
 
@@ -301,22 +261,9 @@ class Store:
             raise InvalidRequest(f"k is {k}", remedy=f"It must be from 1 to {MAX_K}.", param="k")
         with self._reading():
             within = self._collection(collection)
-            codes = self._query_codes(within, vector)
-            scope = _Scope.of(within, where)
-            by_keyword = self._by_keyword(scope, query)
-            if vector is None or codes is None:
-                ranks = _Ranks(by_keyword, [], [], {})
-                return Found(self._passages(ranks, k, "keyword"), "keyword")
-            unit = unit_of(vector)
-            paragraphs = self._similarities(
-                scope, Kind.PARAGRAPH, unit, by_keyword, self._near(scope, Kind.PARAGRAPH, codes)
-            )
-            pairs = self._similarities(scope, Kind.PAIR, unit, by_keyword, self._near(scope, Kind.PAIR, codes))
-            # What one of the two found gets its place by the other as well.
-            paragraphs |= self._similarities(scope, Kind.PARAGRAPH, unit, set(_best(pairs)) - paragraphs.keys())
-            pairs |= self._similarities(scope, Kind.PAIR, unit, set(_best(paragraphs)) - pairs.keys())
-            ranks = _Ranks(by_keyword, _best(paragraphs), _best(pairs), paragraphs)
-            return Found(self._passages(ranks, k, "hybrid"), "hybrid")
+            if vector is not None and not self._is_embedded(within):
+                vector = None
+            return hybrid(self._db, Scope.of(within, where), query, vector, k, self._exact_vectors)
 
     def sentences(self, collection: str, passages: Iterable[Passage]) -> tuple[StoredSentence, ...]:
         """The sentences of found passages, in that order, with their vectors where they have some. Raises NotFound."""
@@ -351,118 +298,6 @@ class Store:
                     for position, sentence in enumerate(sentences)
                 ]
         return tuple(found)
-
-    # ------------------------------------------------------------ the three retrievers
-
-    def _by_keyword(self, scope: _Scope, query: str) -> list[int]:
-        expression = keyword_query(query)
-        if not expression:
-            return []
-        table = f"keywords_{scope.collection:d}"
-        rows = self._rows(
-            f"SELECT rowid FROM {table} WHERE {table} MATCH ?{scope.sql('rowid')} ORDER BY rank LIMIT {DEPTH}",
-            expression,
-            *scope.values,
-        )
-        return [chunk for (chunk,) in rows]
-
-    def _near(self, scope: _Scope, kind: Kind, query: Codes) -> list[int]:
-        """Chunks that may hold the nearest vectors of a kind."""
-        if self._is_small(scope, kind):
-            rows = self._rows(
-                "SELECT chunk FROM vectors WHERE collection = ? AND kind = ?"
-                f"{scope.sql('chunk')} ORDER BY vec_distance_cosine(vec_int8(vector), vec_int8(?)) LIMIT {4 * DEPTH}",
-                scope.collection,
-                int(kind),
-                *scope.values,
-                query.tobytes(),
-            )
-            return [chunk for (chunk,) in rows]
-        return [key >> (_POSITION_BITS + 1) for key in self._near_by_bits(scope, kind, query)]
-
-    def _near_by_bits(self, scope: _Scope, kind: Kind, query: Codes) -> list[int]:
-        """Keys of about CANDIDATES vectors whose signs differ least.
-
-        vec0 takes time in proportion to k times the rows that pass, so one shard tells first how far the wanted share
-        lies, and the search over all shards passes only what is nearer.
-        """
-        near = "SELECT rowid, distance FROM bits WHERE code MATCH vec_quantize_binary(vec_int8(?)) AND k = ?"
-        near += f" AND collection = {scope.collection:d} AND kind = {kind:d}"
-        values: list[Any] = []
-        if scope.where:
-            near += f" AND rowid IN (SELECT {_KEY} FROM vectors WHERE collection = {scope.collection:d}"
-            near += f" AND kind = {kind:d}{scope.sql('chunk')})"
-            values = list(scope.values)
-        code, share = query.tobytes(), CANDIDATES // _SHARDS
-        sample = self._rows(f"{near} AND shard = 0", code, share, *values)
-        farthest = sample[-1][1] if len(sample) == share else len(query)
-        rows = self._rows(f"{near} AND distance <= ?", code, 2 * CANDIDATES, *values, farthest)
-        return [key for key, _ in rows]
-
-    def _is_small(self, scope: _Scope, kind: Kind) -> bool:
-        """Whether few enough vectors are in scope to compare them all. The span of the chunks' ids stands for their
-        number: counting would read every row, and a wrong guess costs a little time or recall, nothing else."""
-        at = f"FROM vectors WHERE collection = {scope.collection:d} AND kind = {kind:d}"
-        first, last = self._row(f"SELECT (SELECT min(chunk) {at}), (SELECT max(chunk) {at})") or (None, None)
-        if first is None or (last - first + 1) * _A_CHUNK[kind] <= self._exact_vectors:
-            return True
-        if not scope.where:
-            return False
-        count = self._db.execute(f"SELECT count(*) {at}{scope.sql('chunk')}", scope.values).get
-        return int(count) <= self._exact_vectors
-
-    def _similarities(self, scope: _Scope, kind: Kind, query: Floats, *candidates: Iterable[int]) -> dict[int, float]:
-        """Cosine of the query with each candidate chunk (its best vector of this kind)."""
-        wanted = sorted({chunk for chunks in candidates for chunk in chunks})
-        rows = self._rows(
-            "SELECT chunk, vector FROM vectors WHERE collection = ? AND kind = ?"
-            " AND chunk IN (SELECT value FROM json_each(?))",
-            scope.collection,
-            int(kind),
-            json.dumps(wanted),
-        )
-        best: dict[int, float] = {}
-        if rows:
-            cosines = to_unit([vector for _, vector in rows], len(query)) @ query
-            for (chunk, _), cosine in zip(rows, cosines.tolist(), strict=True):
-                best[chunk] = max(cosine, best.get(chunk, -1.0))
-        return best
-
-    def _passages(self, ranks: _Ranks, k: int, mode: Mode) -> tuple[Passage, ...]:
-        passages = []
-        for chunk, score in ranks.fused(3 if mode == "hybrid" else 1)[:k]:
-            document, title, position, heading, text = self._row(
-                "SELECT d.name, d.title, k.position, k.heading, k.text FROM chunks k"
-                " JOIN documents d ON d.id = k.document WHERE k.id = ?",
-                chunk,
-            ) or ("", "", 0, "", "")
-            passages.append(
-                Passage(
-                    document,
-                    position,
-                    title,
-                    heading,
-                    text,
-                    score,
-                    similarity=ranks.similarity.get(chunk),
-                    rank_vector=ranks.place(ranks.vector, chunk),
-                    rank_pair=ranks.place(ranks.pair, chunk),
-                    rank_keyword=ranks.place(ranks.keyword, chunk),
-                )
-            )
-        return tuple(passages)
-
-    def _query_codes(self, within: int, vector: Floats | None) -> Codes | None:
-        """The query's int8 vector; None where the collection can only be searched by keywords."""
-        if vector is None:
-            return None
-        codes = query_codes(vector)
-        dim = self._dimension()
-        if dim is None or self._row("SELECT 1 FROM documents WHERE collection = ? AND embedded = 0 LIMIT 1", within):
-            return None
-        if codes.shape != (dim,):
-            raise BadModel(f"the question's embedding has {codes.size} numbers; the index has {dim}")
-        return codes
 
     # ------------------------------------------------------------ rows in and out
 
@@ -514,25 +349,22 @@ class Store:
             "INSERT INTO vectors VALUES (?, ?, ?, ?, ?)",
             ((within, int(kind), chunk, position, row.tobytes()) for chunk, kind, position, row in rows),
         )
-        self._db.execute(
-            f"{_FILL_BITS} WHERE collection = ? AND {_SEARCHED} AND chunk BETWEEN ? AND ?",
-            (within, min(chunks), max(chunks)),
-        )
+        bits.add(self._db, "collection = ? AND chunk BETWEEN ? AND ?", (within, min(chunks), max(chunks)))
 
     def _remove(self, within: int, document: int) -> None:
-        chunks = self._rows("SELECT id FROM chunks WHERE document = ?", document)
+        chunks, dim = self._rows("SELECT id FROM chunks WHERE document = ?", document), self._dimension()
         self._db.executemany(f"DELETE FROM keywords_{within:d} WHERE rowid = ?", chunks)
         for (chunk,) in chunks:
-            if self._dimension() is not None:
-                of_chunk = f"collection = ? AND {_SEARCHED} AND chunk = ?"
-                keys = self._rows(f"SELECT {_KEY} FROM vectors WHERE {of_chunk}", within, chunk)
-                self._db.executemany("DELETE FROM bits WHERE rowid = ?", keys)
+            if dim is not None:
+                bits.remove(self._db, within, chunk)
             self._db.executemany(
                 "DELETE FROM vectors WHERE collection = ? AND kind = ? AND chunk = ?",
                 [(within, int(kind), chunk) for kind in Kind],
             )
         self._db.execute("DELETE FROM documents WHERE id = ?", (document,))
-        self._tidy()
+        self._removals += 1
+        if dim is not None and self._removals % bits.TIDY_EVERY == 0:
+            bits.tidy(self._db, dim)
 
     def _require_dimension(self, widths: set[int]) -> None:
         dim = self._dimension()
@@ -541,15 +373,14 @@ class Store:
             if dim % 8:
                 raise BadModel(f"the embedding has {dim} numbers; the index takes multiples of 8")
             self._set_meta("dimension", str(dim))
-            self._make_bits(dim)
+            bits.make(self._db, dim)
         if widths != {dim}:
             raise BadModel(f"the embedding has {sorted(widths)} numbers; the index has {dim}")
 
-    def _make_bits(self, dim: int) -> None:
-        self._db.execute(
-            "CREATE VIRTUAL TABLE bits USING vec0 (collection INTEGER PARTITION KEY, kind INTEGER PARTITION KEY,"
-            f" shard INTEGER PARTITION KEY, code bit[{dim:d}])"
-        )
+    def _is_embedded(self, within: int) -> bool:
+        if self._dimension() is None:
+            return False
+        return self._row("SELECT 1 FROM documents WHERE collection = ? AND embedded = 0 LIMIT 1", within) is None
 
     def _make_collection(self, name: str) -> int:
         row = self._row("SELECT id FROM collections WHERE name = ?", name)
@@ -606,25 +437,11 @@ class Store:
         )
 
     def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        return self._db.execute(sql, values).fetchall()
+        return schema.rows(self._db, sql, values)
 
     def _row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
         return row
-
-    def _tidy(self) -> None:
-        """Make the bit index anew once most of it is holes: vec0 gives back a block of 1024 only when all of it is
-        deleted, and a search reads every block."""
-        self._removals += 1
-        dim = self._dimension()
-        if dim is None or self._removals % TIDY_EVERY:
-            return
-        slots = 1024 * int(self._db.execute("SELECT count(*) FROM bits_chunks").get)
-        used = int(self._db.execute("SELECT count(*) FROM bits_rowids").get)
-        if slots > 3 * used + _SPARE_SLOTS:
-            self._db.execute("DROP TABLE bits")
-            self._make_bits(dim)
-            self._db.execute(f"{_FILL_BITS} WHERE {_SEARCHED}")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -638,63 +455,10 @@ class Store:
             yield
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """The part of the index that a search may see."""
-
-    collection: int
-    where: str
-    values: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, collection: int, where: Filter) -> _Scope:
-        text, values = filters.sql(where)
-        return cls(collection, text, tuple(values))
-
-    def sql(self, column: str) -> str:
-        """``AND`` with a condition on the chunk ids in ``column``; binds ``values``."""
-        if not self.where:
-            return ""
-        return (
-            f" AND {column} IN (SELECT k.id FROM chunks k JOIN documents d ON d.id = k.document"
-            f" WHERE d.collection = {self.collection:d}{self.where})"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Ranks:
-    """What each retriever found, best first, and the paragraphs' cosines."""
-
-    keyword: list[int]
-    vector: list[int]
-    pair: list[int]
-    similarity: dict[int, float]
-
-    def fused(self, retrievers: int) -> list[tuple[int, float]]:
-        """Chunks by reciprocal rank fusion, best first; 1.0 is the first place everywhere."""
-        scores: dict[int, float] = {}
-        for found in (self.keyword, self.vector, self.pair):
-            for rank, chunk in enumerate(found):
-                scores[chunk] = scores.get(chunk, 0.0) + FUSION / (FUSION + rank) / retrievers
-        order = sorted(scores, key=lambda chunk: (-scores[chunk], -self.similarity.get(chunk, 0.0), chunk))
-        return [(chunk, scores[chunk]) for chunk in order]
-
-    @staticmethod
-    def place(found: list[int], chunk: int) -> int | None:
-        return found.index(chunk) if chunk in found else None
-
-
 def content_hash(document: Document, chunks: Sequence[Chunk]) -> bytes:
     """Equal where storing again would change nothing: content, metadata and how it was cut into chunks."""
     form = [document.title, document.text, sorted(document.metadata.items()), [_form(chunk) for chunk in chunks]]
     return hashlib.sha256(json.dumps(form, ensure_ascii=False).encode("utf-8", "surrogatepass")).digest()
-
-
-def keyword_query(text: str) -> str:
-    """Any text as an FTS5 query for its words; empty where there are none. Quoted words are never FTS syntax."""
-    words = list(dict.fromkeys(re.findall(r"[^\W_]+", text.lower())))
-    telling = [word for word in words if word not in STOP_WORDS] or words
-    return " OR ".join(f'"{word}"' for word in telling[:MAX_QUERY_WORDS])
 
 
 def check_collection(name: str) -> None:
@@ -732,12 +496,8 @@ def check_document(document: Document, chunks: Sequence[Chunk]) -> None:
             raise InvalidRequest(
                 f"the metadata value {key!r} = {value!r} cannot be stored", param="metadata"
             ) from error
-    if len(chunks) > MAX_CHUNKS or any(len(chunk.sentences) >> _POSITION_BITS for chunk in chunks):
+    if len(chunks) > MAX_CHUNKS or any(len(chunk.sentences) > bits.MAX_POSITIONS for chunk in chunks):
         raise InputTooLarge(
             f"the document {document.id!r} makes {len(chunks)} chunks; at most {MAX_CHUNKS} are stored in one",
             remedy="Split it into several documents.",
         )
-
-
-def _best(similarities: Mapping[int, float]) -> list[int]:
-    return sorted(similarities, key=lambda chunk: (-similarities[chunk], chunk))[:DEPTH]

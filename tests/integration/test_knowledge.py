@@ -182,11 +182,11 @@ from agent.messages import Document
 from tests.simulators.embedder import WordEmbedder
 
 async def main():
-    async with Knowledge(Path(sys.argv[1]), WordEmbedder(), "words") as knowledge:
+    async with Knowledge(Path(sys.argv[1]), WordEmbedder(256), "words") as knowledge:
         print("ready", flush=True)
         for number in range(int(sys.argv[2]), 10**6):
             for version in range(2):
-                parts = [f"# Part {part}\\nDish {number} in version {version} is soup." for part in range(4)]
+                parts = [f"# Part {part}\\nThe soup d{number} is of version {version}." for part in range(4)]
                 text = "\\n\\n".join(parts)
                 await knowledge.add("default", Document(f"d{number}", "Menu", text))
                 print(number, version, flush=True)
@@ -224,12 +224,12 @@ def check_after_kill(path: Path, last: tuple[int, int] | None) -> int:
             assert {f"d{n}" for n in range(number + 1)} <= stored.keys()
             assert f"version {version}" in store.document("default", f"d{number}").text or version == 0
             assert all("version 1" in store.document("default", f"d{n}").text for n in range(number))
-        words = WordEmbedder()
+        words = WordEmbedder(256)
         for document in stored.values():
             assert document.embedded
             assert document.chunks == 4
         for number in list(range(len(stored)))[-3:]:
-            query = f"Dish {number} soup"
+            query = f"soup d{number}"
             found = store.search("default", query, words.vectors([query])[0], 4)
             assert found.mode == "hybrid"
             assert {passage.document for passage in found.passages} == {f"d{number}"}
