@@ -301,3 +301,17 @@ def test_a_damaged_knowledge_base_is_one_clear_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "knowledge.db" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_end_of_a_session_leaves_nothing_in_the_engines_cache(tiny_daemon: RunningDaemon) -> None:
+    body = {"model": TINY, "prompt": "the last visitor's words " * 8, "temperature": 0, "max_tokens": 2}
+    with tiny_daemon.client() as client:
+
+        def cached() -> int:
+            usage = client.post("/v1/completions", json=body).json()["usage"]
+            return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+        cached()
+        assert cached() > 0
+        assert client.delete("/v1/sessions/any").status_code == 204
+        assert cached() == 0
