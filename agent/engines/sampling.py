@@ -89,41 +89,37 @@ def penalise(logits: Floats, recent: Tokens, penalty: float) -> Floats:
 
 
 def distribution(logits: Floats, sampling: Sampling) -> tuple[Tokens, Doubles]:
-    """The tokens that may be drawn and their probabilities (they sum to 1).
-
-    Ordered by falling probability where top-k, top-p or min-p cut something off, else by id.
-    """
+    """The tokens that may be drawn, by rising id, and their probabilities, which sum to 1."""
     peak = logits.max()
     if not np.isfinite(peak):
         raise _not_finite()
     scaled = (logits - peak) / np.float32(sampling.temperature)
-    ids: Tokens
+    ids = np.arange(len(scaled), dtype=np.int32)
     if 0 < sampling.top_k < len(scaled):
         ids = np.argpartition(scaled, len(scaled) - sampling.top_k)[len(scaled) - sampling.top_k :].astype(np.int32)
-    else:
-        ids = np.arange(len(scaled), dtype=np.int32)
-    weights = np.exp(scaled[ids].astype(np.float64))
-    if sampling.min_p > 0:
-        keep = weights >= sampling.min_p  # the best token weighs 1
-        ids, weights = ids[keep], weights[keep]
+        ids.sort()
+        scaled = scaled[ids]
+    weights = np.exp(scaled)
+    least = np.float32(sampling.min_p)  # the best token weighs 1
     if sampling.top_p < 1:
-        ids, weights = _nucleus(ids, weights, sampling.top_p)
-    elif len(ids) < len(logits):
-        order = np.lexsort((ids, -weights))
-        ids, weights = ids[order], weights[order]
-    return ids, weights / weights.sum()
+        kept = weights if sampling.min_p == 0 else weights[weights >= least]
+        least = max(least, _nucleus_edge(kept, sampling.top_p))
+    if least > 0:
+        keep = weights >= least
+        ids, weights = ids[keep], weights[keep]
+    shares = weights.astype(np.float64)
+    return ids, shares / shares.sum()
 
 
-def _nucleus(ids: Tokens, weights: Doubles, top_p: float) -> tuple[Tokens, Doubles]:
-    """The fewest tokens whose share reaches ``top_p``; sorts the few heavy ones unless they do not suffice."""
-    goal = top_p * weights.sum()
-    heavy = np.flatnonzero(weights > _NEGLIGIBLE)
-    if weights[heavy].sum() < goal:
-        heavy = np.arange(len(ids))
-    order = heavy[np.lexsort((ids[heavy], -weights[heavy]))]
-    count = int(np.searchsorted(np.cumsum(weights[order]), goal)) + 1
-    order = order[:count]
-    return ids[order], weights[order]
+def _nucleus_edge(weights: Floats, top_p: float) -> np.float32:
+    """The weight of the last token that it takes to reach a share of ``top_p``; sorts light tokens only if needed."""
+    goal = top_p * weights.sum(dtype=np.float64)
+    heavy = weights[weights > _NEGLIGIBLE]
+    if heavy.sum(dtype=np.float64) < goal:
+        heavy = weights
+    falling = np.sort(heavy)[::-1]
+    count = int(np.searchsorted(np.cumsum(falling, dtype=np.float64), goal))
+    return np.float32(falling[min(count, len(falling) - 1)])
 
 
 class Sampler:

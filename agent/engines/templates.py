@@ -43,7 +43,7 @@ OUTPUT_FACTOR = 16
 """A prompt may be this many times as long as everything that went in (a template repeats, but not without bound)."""
 
 _MARK = "\ufdd0"  # a noncharacter: never in interchanged text, known to no vocabulary
-_MARKUP = re.compile(r"<\|.*\|>|</?(think|tool_call|tool_response|tools?|function|eos|bos)>", re.DOTALL)
+_MARKUP = re.compile(r"<\|.*>|<.*\|>|</?(think|tool_call|tool_response|tools?|function|eos|bos)>", re.DOTALL)
 
 
 class _OutOfTime(BaseException):
