@@ -11,6 +11,7 @@ import random
 import re
 
 from . import words as w
+from .activities import activity
 from .frames import Frame
 
 SUBJECTS = ("person", "person", "person", "org", "role", "prof")
@@ -290,4 +291,4 @@ def attribute(rng: random.Random) -> Frame:
 
 
 def clause(rng: random.Random) -> Frame:
-    return rng.choice((transitive, transitive, transitive, intransitive, attribute, attribute))(rng)
+    return rng.choice((transitive, transitive, intransitive, attribute, activity, activity, activity))(rng)

@@ -71,7 +71,7 @@ class Generator:
     # -- facts -----------------------------------------------------------------------------------------------------
 
     def frame(self) -> Frame:
-        return clauses.clause(self.rng) if self.rng.random() < 0.3 else self.rng.choice(self.frames)
+        return clauses.clause(self.rng) if self.rng.random() < 0.36 else self.rng.choice(self.frames)
 
     def fact(self, frame: Frame, style: times.Style, known: dict[str, Value], share: float = 0.3) -> Fact:
         """Draw the slots; sometimes the fact is about a thing that the passage already speaks of."""

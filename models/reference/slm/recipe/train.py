@@ -190,9 +190,10 @@ def main(arguments: list[str] | None = None) -> None:
         accuracy += mixing * (float(exact[~refused].mean()) - accuracy)
         refusals += mixing * (float(exact[refused].mean()) - refusals)
         mean += mixing * (float(entropy.detach()) - mean)
-        if accuracy > 0.8 and level < 1:
-            level = min(1.0, level + 0.004)
-            packer.generator.level = level
+        if accuracy > 0.8:
+            level += 0.004
+        level = min(1.0, max(level, (step / options.steps - 0.4) / 0.35))
+        packer.generator.level = level
         if not math.isfinite(float(loss.detach())):
             raise SystemExit(f"loss is {float(loss.detach())} at step {step}; start again with another --seed")
         if step % 20 == 0:

@@ -274,7 +274,9 @@ def listed(
     options: list[str], low: int = 2, high: int = 3, word: str = "and"
 ) -> Callable[[Style, random.Random], Value]:
     def make(_: Style, rng: random.Random) -> Value:
-        some = rng.sample(options, rng.randint(low, high))
+        some = [
+            wordish(rng) if rng.random() < 0.12 else option for option in rng.sample(options, rng.randint(low, high))
+        ]
         return Value(some[0] if len(some) == 1 else f"{', '.join(some[:-1])} {word} {some[-1]}")
 
     return make
@@ -397,6 +399,19 @@ KINDS: dict[str, Callable[[Style, random.Random], Value]] = {
     "shuttle": chosen(w.SHUTTLES),
     "offer": chosen(w.OFFERS),
     "do": pick(w.DOINGS),
+    "everyday": chosen(w.EVERYDAY),
+    "saying": chosen(w.SAYINGS),
+    "made_name": plain(
+        lambda _, r: r.choice(
+            (
+                syllables(r).capitalize(),
+                f"{syllables(r).capitalize()} {syllables(r).capitalize()}",
+                f"Café {surname(r)}",
+                f"the {r.choice(w.COLOURS).capitalize()} {r.choice(w.ANIMALS).title()}",
+                f"{r.choice(w.THINGS).title()}",
+            )
+        )
+    ),
     "adj": chosen(w.ADJECTIVES),
     "noun": chosen(w.THINGS),
     "early": _t(360, 720),
@@ -453,7 +468,7 @@ KINDS: dict[str, Callable[[Style, random.Random], Value]] = {
     "age": plain(age),
     "few": plain(lambda _, r: number(2, 12, r)),
     "count": plain(lambda _, r: number(2, 90, r)),
-    "many": plain(lambda _, r: number(40, 9000, r)),
+    "many": plain(lambda _, r: number(40, r.choice((900, 9000, 900000)), r)),
     "num": plain(lambda _, r: str(r.randint(1, 60))),
     "languages": listed(w.LANGUAGES, 2, 4),
     "language": chosen(w.LANGUAGES),
@@ -484,5 +499,38 @@ KINDS: dict[str, Callable[[Style, random.Random], Value]] = {
 }
 
 
+NOVEL = frozenset(
+    "fac event thing everyday ticket food animal unit service role group items media gear guide route shuttle offer noun".split()
+)
+PLURAL = frozenset("unit group items media gear offer".split())
+
+
+def wordish(rng: random.Random) -> str:
+    """A word that nobody has seen but everybody can read."""
+    start = (
+        ""
+        if rng.random() < 0.5
+        else rng.choice(
+            "un re pre over under out sub inter trans co dis fore mid super wind rain wood hill east gold".split()
+        )
+    )
+    end = rng.choice(
+        "ing er ment tion ness ery ling ist age el ow ock um ard ette ius ich ler chen haus tide stone field mark ward berry".split()
+    )
+    return start + syllables(rng) + (end if rng.random() < 0.6 else "")
+
+
 def make(kind: str, style: Style, rng: random.Random) -> Value:
-    return KINDS[kind](style, rng)
+    """A value of a kind; now and then a thing that no list here knows, so that names are read and not learned by heart."""
+    value = KINDS[kind](style, rng)
+    if kind not in NOVEL or rng.random() > 0.13:
+        return value
+    roll, word = rng.random(), wordish(rng)
+    text = (
+        f"{word} {value.text}"
+        if roll < 0.5
+        else f"{word.capitalize()} {value.text}"
+        if roll < 0.65
+        else word + ("s" if kind in PLURAL else "")
+    )
+    return Value(text, (), {"all": text})

@@ -102,7 +102,7 @@ class Writer:
         label, _, value = self.rng.choice(fact.frame.items).partition(" :: ")
         left, right = expand(label, fact.values, self.rng), expand(value, fact.values, self.rng)
         left.text = capitalised(left.text)
-        if self.rng.random() < 0.5 and not right.text[:2].isupper():
+        if self.rng.random() < 0.5 and not re.match(r"\S*[@.]\S", right.text):
             right.text = capitalised(right.text)
         fact.shown = set(left.spans) | set(right.spans)
         return left, right
