@@ -366,8 +366,8 @@ class IntentEngine(SequentialEngine):
 
     def load(self, spec: LoadSpec) -> Payload:
         """Raises BadModel where the file is no trained pack, or was trained with another embedding model."""
-        # Before numpy is there: the matrices are small, and more threads would spin in the way of the other models. On a
-        # busy machine with two cores, training the demo's pack took over two minutes instead of four seconds.
+        # Before numpy is there: the matrices are small, and more threads would spin in the way of the other models. On
+        # a busy machine with two cores, training the demo's pack took over two minutes instead of four seconds.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from agent.knowledge.intent_model import IntentModel
 

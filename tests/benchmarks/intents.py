@@ -158,20 +158,22 @@ def _texts(text: str) -> tuple[str, ...]:
     return training_texts(parse_pack(text))
 
 
-def cross_validated_auroc(data: Clinc, vectors: Vectors | None, folds: int) -> list[float]:
-    """AUROC of the validation split against each fold of both out-of-scope sets, the others having been trained on."""
+def cross_validated_auroc(data: Clinc, vectors: Vectors | None, folds: int) -> list[tuple[float, float]]:
+    """AUROC of the validation split against each fold of both out-of-scope sets, the others having been trained on:
+    with the embedding (nan without one) and by the text alone."""
     outside = [*data.oos_train, *data.oos_val]
-    known = {text.casefold() for text, _ in data.train}
-    outside = [sentence for sentence in outside if sentence.casefold() not in known]
     texts = [text for text, _ in data.val]
     scores = []
     for fold in range(folds):
         text = pack_text(data.train, [s for number, s in enumerate(outside) if number % folds != fold])
         model = train_model(text, vectors.of(_texts(text)) if vectors else None, "embedding")
         held = [s for number, s in enumerate(outside) if number % folds == fold]
-        inside = model.classify(texts, vectors.of(texts) if vectors else None)
-        beyond = model.classify(held, vectors.of(held) if vectors else None)
-        scores.append(auroc([r.in_scope_score for r in inside], [r.in_scope_score for r in beyond]))
+        pair = []
+        for given in (vectors, None):
+            inside = model.classify(texts, given.of(texts) if given else None)
+            beyond = model.classify(held, given.of(held) if given else None)
+            pair.append(auroc([r.in_scope_score for r in inside], [r.in_scope_score for r in beyond]))
+        scores.append((pair[0] if vectors else float("nan"), pair[1]))
     return scores
 
 
@@ -242,12 +244,13 @@ def main() -> None:
     _row("demo pack, each text held out, text alone", leave_out(demo, None, 20)[0])
     if captured:
         print("\nout-of-scope sentences of the demo taken for an intent (with embedding):", "; ".join(captured))
-    for name, given_vectors in (("with embedding", vectors), ("text alone", None)):
-        if given.folds and (given_vectors or name == "text alone"):
-            scores = cross_validated_auroc(data, given_vectors, given.folds)
+    if given.folds:
+        scores = cross_validated_auroc(data, vectors, given.folds)
+        for name, column in (("with embedding", 0), ("text alone", 1)):
+            each = [score[column] for score in scores]
             print(
-                f"\nAUROC, {given.folds} folds over both out-of-scope sets, {name}: mean {np.mean(scores):.4f} "
-                f"({', '.join(f'{score:.4f}' for score in scores)})",
+                f"\nAUROC, {given.folds} folds over both out-of-scope sets, {name}: mean {np.mean(each):.4f} "
+                f"({', '.join(f'{score:.4f}' for score in each)})",
                 flush=True,
             )
     if vectors:
