@@ -111,7 +111,7 @@ def _state(folder: Path, model: InstalledModel) -> Path:
 def _configuration(folder: Path, settings: Config, plan: Plan, threads: int, trained: int) -> Path:
     """This device's text engine, and nothing else that would load or answer."""
     text = settings.text.model_copy(update={"threads": threads})
-    context = min(plan.prefix + 256, trained)
+    context = max(min(plan.prefix + 256, trained), 128)
     if context > text.context:
         text = text.model_copy(update={"context": context, "kv_tokens": max(text.kv_tokens, 4 * context)})
     lines = ["[text]", *(f"{key} = {value}" for key, value in text.model_dump().items())]

@@ -16,6 +16,7 @@ from agent.cli.bench_daemon import BenchDaemon, running
 from agent.cli.bench_raw import Yardstick
 
 STARTS = 5
+PREFIXES = 5
 SUFFIX_TOKENS = 32
 CLIENTS = (4, 8)
 
@@ -48,7 +49,7 @@ class Plan:
 def measure(raw: Yardstick, state: Path, config: Path, plan: Plan, say: Callable[[str], None]) -> list[Figure]:
     """All figures; ``say`` tells how far it is. Raises any OutpostError of the daemon, the loop and the model."""
     say("starting the daemon ...")
-    figures = _starting(state, config)
+    figures = _starting(state, config, min(STARTS, plan.rounds))
     with running(state, config) as daemon:
         say("looking for prompts with long answers ...")
         prompts = raw.prompts(max(CLIENTS), plan.tokens)
@@ -64,11 +65,11 @@ def measure(raw: Yardstick, state: Path, config: Path, plan: Plan, say: Callable
     return figures
 
 
-def _starting(state: Path, config: Path) -> list[Figure]:
+def _starting(state: Path, config: Path, starts: int) -> list[Figure]:
     """Best of several starts: what else the device did is in the others."""
     ready: list[float] = []
     memory: list[float] = []
-    for start in range(STARTS):
+    for start in range(starts):
         with running(state, config) as daemon:
             ready.append(daemon.ready_s)
             if start == 0 and (idle := daemon.idle_bytes()) is not None:
@@ -104,7 +105,7 @@ def _together(daemon: BenchDaemon, prompts: list[str], plan: Plan) -> Figure:
 def _prefix(daemon: BenchDaemon, raw: Yardstick, plan: Plan) -> Figure:
     warm: list[float] = []
     cold: list[float] = []
-    for turn in range(plan.rounds):
+    for turn in range(min(PREFIXES, plan.rounds)):
         prefix = raw.text(plan.prefix, 1000 + turn)
         first, second = (raw.text(SUFFIX_TOKENS, 2000 + 2 * turn + n) for n in (0, 1))
         cold.append(daemon.complete(plan.model, f"{prefix}\n{first}", 2).first_s * 1000)
