@@ -13,6 +13,7 @@ Features of a sentence, all in about -1..1:
     keyword            share of the question's content words that it holds, weighted by rarity (evidence, not ranked by)
     context            the same with its heading and the sentence before it
     heading            the same for the heading alone
+    foreign            share of the words of its two innermost headings that the question does not name
     soft               the same as keyword where a word also counts as held when its embedding is near the sentence
     lead               the same for the sentence's first words, or a row's first cell: what it is about
     precision          share of its own content words that the question names
@@ -53,14 +54,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.knowledge import asked, words
-from agent.knowledge.chunks import StoredSentence
+from agent.knowledge.chunks import HEADING_SEPARATOR, StoredSentence
 from agent.messages import Quote
 
 Vector = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
 FEATURES = (
-    "plain headed neighbour following keyword context heading soft lead precision "
+    "plain headed neighbour following keyword context heading foreign soft lead precision "
     "kind yesno day month moment opens_list"
 ).split()
 MAX_SENTENCES = 3
@@ -182,6 +183,8 @@ def features(
     column["context"][:] = np.maximum(both, before) @ rarity
     column["lead"][:] = _matches(wanted.stems, [sentence.lead for sentence in held]) @ rarity
     column["soft"][:] = near @ rarity
+    named = frozenset(wanted.stems)
+    column["foreign"][:] = [_foreign(sentence.heading, named) for sentence in ordered]
     for at, (sentence, known) in enumerate(zip(ordered, held, strict=True)):
         _describe(values[at], wanted, sentence, known)
     return Table(values, both, near, rarity)
@@ -237,6 +240,17 @@ def _heading_conditions(heading: str) -> asked.Conditions:
     return asked.conditions(heading)
 
 
+def _foreign(heading: str, named: frozenset[str]) -> float:
+    content = _heading_words(heading)
+    return sum(words.match(word, named) == 0 for word in content) / (len(content) + 1)
+
+
+@lru_cache(maxsize=1024)
+def _heading_words(heading: str) -> tuple[str, ...]:
+    inner = " ".join(heading.split(HEADING_SEPARATOR)[-2:])
+    return tuple(words.stem(word) for word in words.content_words(inner))
+
+
 def _covers(wanted: frozenset[int], held: frozenset[int], always: bool) -> float:
     if not wanted or not (held or always):
         return 0.0
@@ -272,7 +286,8 @@ def _rarity(matches: Matrix) -> Matrix:
         return np.zeros(0)
     having = (matches > 0).sum(axis=0)
     weight: Matrix = np.log(1.0 + (total - having + 0.5) / (having + 0.5))
-    return weight / weight.sum()
+    normalised: Matrix = weight / weight.sum()
+    return normalised
 
 
 def _near_words(wanted: Asked, ordered: Sequence[StoredSentence], word_vectors: Mapping[str, Vector]) -> Matrix:

@@ -4,17 +4,20 @@
 
 Search gives the best chunks, `agent.knowledge.quotes` chooses among their sentences. The question's words are embedded
 one by one beside the question: a sentence about a "dryer" holds something near "tumble drier" though not the words.
+Without embeddings the keywords are looked for with their synonyms.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from agent.errors import BadModel, Unavailable
 from agent.knowledge import quotes, words
-from agent.messages import Retrieval
+from agent.knowledge.chunks import StoredSentence
+from agent.messages import Passage, Retrieval
 
 if TYPE_CHECKING:
     from agent.knowledge.knowledge import Embedder, Knowledge
@@ -23,6 +26,20 @@ if TYPE_CHECKING:
 PASSAGES = 16
 """Chunks whose sentences are read: of a small venue's pages almost all, and few enough to weigh in milliseconds."""
 _EMBED_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """What search gave for a question: the material of its quotes. ``vector`` is None where nothing embeds."""
+
+    passages: tuple[Passage, ...]
+    sentences: tuple[StoredSentence, ...]
+    vector: Floats | None = None
+    word_vectors: Mapping[str, Floats] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> Literal["hybrid", "keyword"]:
+        return "keyword" if self.vector is None else "hybrid"
 
 
 class Retriever:
@@ -34,11 +51,18 @@ class Retriever:
 
     async def retrieve(self, question: str, collection: str) -> Retrieval:
         """Raises NotFound for an unknown collection, and what `Knowledge.search` raises."""
+        found = await self.gather(question, collection)
+        chosen = await asyncio.to_thread(quotes.candidates, question, found.sentences, found.vector, found.word_vectors)
+        return Retrieval(found.passages, chosen, found.mode)
+
+    async def gather(self, question: str, collection: str) -> Gathered:
+        """Search, the sentences of what it found, and the vectors to weigh them by. Raises as `retrieve`."""
         found = await self._knowledge.search(collection, words.correct(question), PASSAGES)
+        if found.mode == "keyword":
+            found = await self._knowledge.search(collection, words.expanded(question), PASSAGES)
         sentences = await self._knowledge.sentences(collection, found.passages)
         vector, word_vectors = await self._embed(question) if found.mode == "hybrid" else (None, {})
-        chosen = await asyncio.to_thread(quotes.candidates, question, sentences, vector, word_vectors)
-        return Retrieval(found.passages, chosen, "keyword" if vector is None else "hybrid")
+        return Gathered(found.passages, sentences, vector, word_vectors)
 
     async def _embed(self, question: str) -> tuple[Floats | None, Mapping[str, Floats]]:
         """Vectors of the question and of its words; nothing where the model fails just now."""

@@ -54,7 +54,8 @@ child kid son daughter boy girl toddler youngster under-fives yo young pupil
 baby infant newborn toddler babies months
 adult grown-up grownup grown-ups grown
 senior pensioner retired elderly oap old-age grandma grandmother grandfather grandpa grandparent
-student pupil school apprentice university
+student apprentice university
+pupil school class
 discount reduction reduced concession concessionary less off reductions cheaper saving save
 bike bicycle cycle cyclist cycling e-bike
 car vehicle drive driving motorist auto van
@@ -288,6 +289,23 @@ def _slipped(left: str, right: str) -> bool:
 def synonyms(stemmed: str) -> frozenset[str]:
     """Stems that mean about the same to a visitor."""
     return _synonyms().get(stemmed, frozenset())
+
+
+def expanded(question: str) -> str:
+    """The question's content words and every spelling of their synonyms, for a search that knows no meaning."""
+    found = content_words(question)
+    more = [known for word in found for known in _spellings().get(stem(word), ())]
+    return " ".join(dict.fromkeys([*found, *more])) or question
+
+
+@lru_cache(maxsize=1)
+def _spellings() -> dict[str, tuple[str, ...]]:
+    table: dict[str, list[str]] = {}
+    for line in _GROUPS.strip().splitlines():
+        group = line.split()
+        for word in group:
+            table.setdefault(stem(word), []).extend(group)
+    return {word: tuple(dict.fromkeys(group)) for word, group in table.items()}
 
 
 def match(stemmed: str, among: frozenset[str]) -> float:

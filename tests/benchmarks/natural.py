@@ -1,6 +1,7 @@
 """Questions about visitor pages, asked of the real index: how many are answered right by a quote.
 
     python tests/benchmarks/natural.py --embedding FOLDER [--data tests/data/natural] [--keywords] [--show]
+    python tests/benchmarks/natural.py --embedding FOLDER --xquad ../shared/data/xquad/xquad.en.dev.json
 
 Every page is a collection of its own, as a device holds the documents of its own venue. FOLDER holds model.onnx and
 tokenizer.json. An answer counts as right where the quote holds one of the acceptable answers (a bare yes or no never
@@ -25,11 +26,10 @@ import numpy as np
 from agent.confidence import provisional, signals
 from agent.engines.embedding import EmbeddingEngine
 from agent.engines.protocol import LoadSpec
-from agent.knowledge import quotes, words
-from agent.knowledge.chunks import StoredSentence
+from agent.knowledge import quotes
 from agent.knowledge.knowledge import Knowledge
-from agent.knowledge.retrieval import PASSAGES
-from agent.messages import Document, Passage, Retrieval
+from agent.knowledge.retrieval import Gathered, Retriever
+from agent.messages import Document, Retrieval
 
 ROOT = Path(__file__).resolve().parents[2]
 Vector = np.ndarray
@@ -48,17 +48,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the index gave for a question."""
+    """A question and what the index gave for it."""
 
     item: Item
-    passages: tuple[Passage, ...]
-    sentences: tuple[StoredSentence, ...]
-    vector: Vector | None
-    word_vectors: Mapping[str, Vector]
+    found: Gathered
 
     def retrieval(self) -> Retrieval:
-        chosen = quotes.candidates(self.item.question, self.sentences, self.vector, self.word_vectors)
-        return Retrieval(self.passages, chosen, "keyword" if self.vector is None else "hybrid")
+        found = self.found
+        chosen = quotes.candidates(self.item.question, found.sentences, found.vector, found.word_vectors)
+        return Retrieval(found.passages, chosen, found.mode)
 
 
 class DirectEmbedder:
@@ -76,32 +74,45 @@ class DirectEmbedder:
         return np.stack([self._known[text] for text in texts])
 
 
+def _items(folder: Path) -> list[Item]:
+    lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [_item(json.loads(line)) for line in lines if line.strip()]
+
+
+def _page(folder: Path, name: str) -> Document:
+    text = (folder / "pages" / f"{Path(name).stem}.md").read_text(encoding="utf-8")
+    heading = re.search(r"^# (.*)", text, re.MULTILINE)
+    return Document(name, heading[1].strip() if heading else Path(name).stem, text)
+
+
 async def load(folder: Path, embedder: DirectEmbedder | None) -> list[Asked]:
     """Every question of a data folder (pages/*.md, questions.jsonl) with what the index found for it."""
-    lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-    items = [_item(json.loads(line)) for line in lines if line.strip()]
-    found = []
+    items = _items(folder)
     with tempfile.TemporaryDirectory() as state:
         async with Knowledge(Path(state) / "index.sqlite", embedder, "bench") as knowledge:
             for page in sorted({item.page for item in items}):
-                text = (folder / "pages" / f"{Path(page).stem}.md").read_text(encoding="utf-8")
-                heading = re.search(r"^# (.*)", text, re.MULTILINE)
-                title = heading[1].strip() if heading else Path(page).stem
-                await knowledge.add(_collection(page), Document(page, title, text))
-            for item in items:
-                found.append(await _ask(knowledge, embedder, item))
+                await knowledge.add(_collection(page), _page(folder, page))
+            retriever = Retriever(knowledge, embedder)
+            found = [Asked(item, await retriever.gather(item.question, _collection(item.page))) for item in items]
     return found
 
 
-async def _ask(knowledge: Knowledge, embedder: DirectEmbedder | None, item: Item) -> Asked:
-    question = words.correct(item.question)
-    result = await knowledge.search(_collection(item.page), question, PASSAGES)
-    sentences = await knowledge.sentences(_collection(item.page), result.passages)
-    if embedder is None:
-        return Asked(item, result.passages, sentences, None, {})
-    probes = quotes.probe_words(item.question)
-    vectors = await embedder.embed([question, *probes], deadline_s=60)
-    return Asked(item, result.passages, sentences, vectors[0], dict(zip(probes, vectors[1:], strict=True)))
+async def load_xquad(source: str, embedder: DirectEmbedder | None) -> list[Asked]:
+    """The Wikipedia paragraphs of XQuAD as one collection and their questions; evidence is not marked."""
+    articles = json.loads(source)["data"]
+    with tempfile.TemporaryDirectory() as state:
+        async with Knowledge(Path(state) / "index.sqlite", embedder, "bench") as knowledge:
+            retriever = Retriever(knowledge, embedder)
+            items = []
+            for article in articles:
+                for number, paragraph in enumerate(article["paragraphs"]):
+                    name = f"{article['title']}-{number}"
+                    await knowledge.add("xquad", Document(name, article["title"], paragraph["context"]))
+                    items += [
+                        Item(qa["id"], name, qa["question"], tuple(answer["text"] for answer in qa["answers"]), "")
+                        for qa in paragraph["qas"]
+                    ]
+            return [Asked(item, await retriever.gather(item.question, "xquad")) for item in items]
 
 
 def _collection(page: str) -> str:
@@ -148,9 +159,9 @@ def _overlaps(item: Item, text: str) -> bool:
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares of a run: ``ranked`` of the answerable have the right quote first, ``right`` have it served; ``wrong``
-    among
-    all served (answers to unanswerable questions included), ``refused`` of the unanswerable."""
+    """Shares of a run: of the answerable questions ``ranked`` have the right quote first and ``right`` have it served;
+    ``wrong`` of all that is served (answers to unanswerable questions included), ``wrong_answerable`` without those;
+    ``refused`` of the unanswerable."""
 
     ranked: float
     right: float
@@ -181,9 +192,14 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--keywords", action="store_true", help="without embeddings")
     parser.add_argument("--show", action="store_true", help="print every question that went wrong (never on test data)")
+    parser.add_argument("--xquad", type=Path, help="ask the questions of this file instead")
     options = parser.parse_args()
     embedder = None if options.keywords else DirectEmbedder(options.embedding)
-    asked = asyncio.run(load(options.data, embedder))
+    asked = asyncio.run(
+        load_xquad(options.xquad.read_text(encoding="utf-8"), embedder)
+        if options.xquad
+        else load(options.data, embedder)
+    )
     outcomes, times = [], []
     for one in asked:
         started = time.perf_counter()
@@ -196,7 +212,7 @@ def main() -> None:
             is_right(one.item, best) != bool(one.item.answers) or (sure >= 0.5) != bool(one.item.answers)
         ):
             print(f"{sure:.2f} {one.item.id} {one.item.question!r} -> {best!r}")
-    sentences = np.mean([len(one.sentences) for one in asked])
+    sentences = np.mean([len(one.found.sentences) for one in asked])
     print(
         f"{len(asked)} questions, {sentences:.0f} sentences each, quotes in {1000 * np.median(times):.1f} ms (median)"
     )

@@ -10,7 +10,7 @@ Ranker: a conditional logit over the sentences found for a question (the log-pro
 evidence), pulled towards hand-set weights for the features that few questions show (PRIOR).
 Confidence: a logistic regression over the features of agent/confidence/signals.py on the first quote of each question,
 right or not. Besides the unanswerable questions, every answerable one is asked once more with its evidence taken out of
-the sentences (with a quarter of the weight): a near miss of the kind that matters.
+the sentences (with half the weight): a near miss of the kind that matters.
 Both are plain gradient descent in numpy, without chance: the same data give the same files.
 """
 
@@ -44,7 +44,7 @@ PRIOR = {"moment": 1.5, "opens_list": -2.0, "day": 1.5, "month": 1.5, "kind": 1.
 COST = 0.03
 RANKER_RIDGE = 0.02
 CONFIDENCE_RIDGE = 0.02
-REMOVED_WEIGHT = 0.25
+REMOVED_WEIGHT = 0.5
 CONFIDENT_BY = """score lead keyword agreement similarity question_words ranker.following ranker.yesno ranker.now
 ranker.names_person ranker.condition_missed ranker.exists_uncovered""".split()
 CONFIDENT_BY_KEYWORD = """score lead keyword ranker.covered question_words ranker.yesno ranker.now ranker.names_person
@@ -81,14 +81,15 @@ def examples(asked: Sequence[natural.Asked]) -> list[Example]:
     found = [_example(one) for one in asked]
     for one in asked:
         if one.item.answers:
-            kept = tuple(s for s in one.sentences if not natural.holds_evidence(one.item, s.sentence.text))
-            found.append(replace(_example(replace(one, sentences=kept)), removed=True))
+            kept = tuple(s for s in one.found.sentences if not natural.holds_evidence(one.item, s.sentence.text))
+            found.append(replace(_example(replace(one, found=replace(one.found, sentences=kept))), removed=True))
     return found
 
 
 def _example(asked: natural.Asked) -> Example:
-    ordered = sorted(asked.sentences, key=lambda s: (s.document, s.chunk, s.position))
-    table = quotes.features(quotes.understand(asked.item.question), ordered, asked.vector, asked.word_vectors)
+    given = asked.found
+    ordered = sorted(given.sentences, key=lambda s: (s.document, s.chunk, s.position))
+    table = quotes.features(quotes.understand(asked.item.question), ordered, given.vector, given.word_vectors)
     held = [bool(asked.item.answers) and natural.holds_evidence(asked.item, s.sentence.text) for s in ordered]
     return Example(asked, ordered, table, np.array(held, dtype=float))
 
@@ -134,11 +135,12 @@ def _descend(slope, start: Array, steps: int) -> Array:  # type: ignore[no-untyp
 def outcome(example: Example, weights: Weights) -> Outcome:
     ranker = quotes.QuoteModel(weights, weights, COST)
     item = example.asked.item
-    embedded = example.asked.vector is not None
+    given = example.asked.found
+    embedded = given.vector is not None
     if not example.ordered:  # a search by keywords may find nothing
         return Outcome(example, "", {}, False)
     chosen = quotes.choose(quotes.understand(item.question), example.ordered, example.table, ranker, embedded=embedded)
-    retrieval = natural.Retrieval(example.asked.passages, chosen, "hybrid" if embedded else "keyword")
+    retrieval = natural.Retrieval(given.passages, chosen, given.mode)
     right = not example.removed and bool(item.answers) and natural.is_right(item, chosen[0].text)
     return Outcome(example, chosen[0].text, signals.quote(item.question, retrieval), right)
 

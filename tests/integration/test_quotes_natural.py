@@ -1,0 +1,82 @@
+"""Quotes through the real index and the real embedding model, on the pages that they were fitted on.
+
+The figures on pages that nobody tuned on are made by hand with tests/benchmarks/natural.py.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.errors import NotFound, Unavailable
+from agent.knowledge.ingest import extract
+from agent.knowledge.knowledge import Knowledge
+from agent.knowledge.retrieval import Retriever
+from agent.messages import Document
+from agent.paths import shipped
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import natural
+
+from agent.confidence import provisional, signals
+
+DEV = shipped("models", "reference", "natural-dev")
+DEMO = sorted(shipped("models", "reference", "demo", "documents").glob("*.md"))
+
+
+class Gone:
+    """An embedding model that cannot be had."""
+
+    async def embed(self, texts, *, deadline_s):
+        raise Unavailable("the embedding model is not installed")
+
+
+@pytest.fixture(scope="module")
+def embedder(embedding_model):
+    return natural.DirectEmbedder(embedding_model)
+
+
+async def test_natural_questions_are_quoted_right(embedder):
+    asked = await natural.load(DEV, embedder)
+    outcomes = []
+    for one in asked:
+        found = one.retrieval()
+        sure = provisional.confidence("quote", signals.quote(one.item.question, found))
+        outcomes.append((one.item, found.quotes[0].text, sure))
+    figures = natural.figures(outcomes, 0.5)
+    assert figures.ranked >= 0.85
+    assert figures.right >= 0.6
+    assert figures.wrong <= 0.2
+    assert figures.refused >= 0.75
+
+
+async def test_the_demo_venue_is_quoted_verbatim(embedder, tmp_path):
+    texts = {page.name: page.read_text(encoding="utf-8") for page in DEMO}
+    async with Knowledge(tmp_path / "index.sqlite", embedder, "minilm") as knowledge:
+        for name, text in texts.items():
+            await knowledge.add("default", Document(name, *extract(name, text.encode())))
+        retriever = Retriever(knowledge, embedder)
+        for question, expected in [
+            ("What does an adult ticket cost if I buy it online?", "£13.00"),
+            ("Do I need a password for the wifi?", "password"),
+            ("What is the height limit in the car park?", "2.0 metres"),
+        ]:
+            found = await retriever.retrieve(question, "default")
+            assert found.mode == "hybrid"
+            assert expected in found.quotes[0].text, question
+            for quote in found.quotes:
+                flat = " ".join(texts[quote.document].split())
+                assert all(" ".join(line.split()) in flat for line in quote.text.split("\n"))
+        with pytest.raises(NotFound):
+            await retriever.retrieve("When?", "nowhere")
+
+
+async def test_without_the_model_keywords_answer_and_say_so(tmp_path):
+    async with Knowledge(tmp_path / "index.sqlite", Gone(), "minilm") as knowledge:
+        await knowledge.add("default", Document("a", "Mill", "# Mill\n\n- Children: half price\n- Dogs: not allowed\n"))
+        for retriever in (Retriever(knowledge, Gone()), Retriever(knowledge, None)):
+            found = await retriever.retrieve("What do kids pay?", "default")
+            assert found.mode == "keyword"
+            assert found.quotes[0].text == "Children: half price"
+            assert found.quotes[0].similarity is None
