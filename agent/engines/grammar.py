@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
+from agent.engines.digits import MAX_DIGITS, decimals, integers
 from agent.errors import InvalidRequest
 
 MAX_SCHEMA_CHARS = 64 * 1024
@@ -29,7 +30,6 @@ MAX_REPEAT = 1000
 MAX_UNROLLED = 20_000
 FREE_DEPTH = 6
 """Nesting of values that the schema says nothing about."""
-MAX_DIGITS = 15
 
 _ANNOTATIONS = frozenset(
     "title description default examples example deprecated readOnly writeOnly discriminator $schema $id $comment "
@@ -365,9 +365,9 @@ class _Compiler:
         top = high if high is not None else max(most, low or 0)
         if whole:
             bottom, top = bottom + low_open, top - high_open
-            parts = _whole(bottom, top)
+            parts = integers(bottom, top)
         else:
-            parts = _decimal(bottom, top, low_open, high_open)
+            parts = decimals(bottom, top, low_open, high_open)
         if not parts:
             _refuse("no number lies within the bounds", path)
         return self._either(parts)
@@ -481,64 +481,3 @@ def _bound(
         return bound, key == opened
     bound = pick(values[closed], values[opened])
     return bound, bound == values[opened]
-
-
-def _whole(low: int, high: int) -> list[str]:
-    """Alternatives that spell the integers from ``low`` to ``high``."""
-    parts = []
-    if low < 0:
-        parts += [f'"-" ( {part} )' for part in _natural(max(1, -high), -low)]
-    if high >= 0:
-        parts += _natural(max(0, low), high)
-    return parts
-
-
-def _natural(low: int, high: int) -> list[str]:
-    parts = []
-    for length in range(len(str(low)), len(str(high)) + 1):
-        least = max(low, 10 ** (length - 1) if length > 1 else 0)
-        most = min(high, 10**length - 1)
-        if least <= most:
-            parts += _between(str(least), str(most))
-    return parts
-
-
-def _between(low: str, high: str) -> list[str]:
-    """Alternatives for the digit strings from ``low`` to ``high``, both of one length."""
-    if not low:
-        return ['""']
-    rest = len(low) - 1
-    if low[0] == high[0]:
-        return [f'"{low[0]}" {part}' for part in _between(low[1:], high[1:])]
-    if low[1:] == "0" * rest and high[1:] == "9" * rest:
-        return [_digits(low[0], high[0], rest)]
-    parts = [f'"{low[0]}" {part}' for part in _between(low[1:], "9" * rest)]
-    if int(high[0]) - int(low[0]) > 1:
-        parts.append(_digits(str(int(low[0]) + 1), str(int(high[0]) - 1), rest))
-    return parts + [f'"{high[0]}" {part}' for part in _between("0" * rest, high[1:])]
-
-
-def _digits(low: str, high: str, rest: int) -> str:
-    return f"[{low}-{high}]" + (f" [0-9]{{{rest}}}" if rest else "")
-
-
-def _decimal(low: int, high: int, low_open: bool, high_open: bool) -> list[str]:
-    """Alternatives that spell the decimal numbers between whole bounds."""
-    if high < 0 or (high == 0 and low < 0 and high_open):
-        return [f'"-" ( {part} )' for part in _decimal(-high, -low, high_open, low_open)]
-    if low < 0:
-        below = [f'"-" ( {part} )' for part in _decimal(0, -low, True, low_open)]
-        return below + _decimal(0, high, False, high_open)
-    zeros, something = '( "." "0"{1,6} )?', f'"." [0-9]{{0,{MAX_DIGITS - 1}}} [1-9]'
-    parts = []
-    if low == high:
-        return [] if low_open or high_open else [f"{part} {zeros}" for part in _natural(low, low)]
-    inner = low
-    if low_open:
-        parts += [f"{part} {something}" for part in _natural(low, low)]
-        inner = low + 1
-    if inner <= high - 1:
-        parts += [f"( {' | '.join(_natural(inner, high - 1))} ) fraction?"]
-    if not high_open:
-        parts += [f"{part} {zeros}" for part in _natural(high, high)]
-    return parts

@@ -154,7 +154,9 @@ class TextEngine:
         tokens = (np.arange(SMOKE_TOKENS, dtype=np.int64) * 7919 % self._model.n_vocab).astype(np.int32)
         places = [self._context.add_run(tokens[:-1], 0, 0, want_last=True)]
         places.append(self._context.add(int(tokens[-1]), SMOKE_TOKENS - 1, 0))
+        started = time.monotonic()
         code = self._context.decode()
+        self._learn_pace(SMOKE_TOKENS, time.monotonic() - started)
         if code != 0:
             raise BadModel(f"{self._model.path.name}: the first decode ended with native code {code}")
         finite = all(np.isfinite(self._context.logits(place)).all() for place in places)
@@ -336,10 +338,9 @@ class TextEngine:
 
     def _read_prompts(self, places: list[tuple[_Request, int]]) -> int:
         """Fill the batch with prompt tokens, oldest request first; returns how many there are."""
-        room = self._batch - len(places)
-        if self._seconds_per_token:
-            seconds, least = SHARED_STEP if places else LONE_STEP
-            room = min(room, max(least, int(seconds / self._seconds_per_token)))
+        seconds, least = SHARED_STEP if places else LONE_STEP
+        fitting = int(seconds / self._seconds_per_token) if self._seconds_per_token else self._batch
+        room = min(self._batch - len(places), max(least, fitting))
         read = 0
         for request in self._running:
             sequence = request.sequence
@@ -369,8 +370,9 @@ class TextEngine:
         self._cells.release(victim)
 
     def _learn_pace(self, tokens: int, seconds: float) -> None:
-        pace = seconds / tokens
-        self._seconds_per_token = pace if not self._seconds_per_token else 0.7 * self._seconds_per_token + 0.3 * pace
+        """Follow what a prompt token costs: slow steps may have been interrupted, a fast one shows what is possible."""
+        pace, known = seconds / tokens, self._seconds_per_token
+        self._seconds_per_token = pace if known == 0 or pace < known else 0.7 * known + 0.3 * pace
 
     # ---------------------------------------------------------------- one token
 
