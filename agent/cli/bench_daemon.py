@@ -51,7 +51,7 @@ class BenchDaemon:
         self.pid = pid
         self.ready_s = ready_s
         """From the start of the process until /readyz said so."""
-        self._port = port
+        self.port = port
 
     def idle_bytes(self) -> int | None:
         """Memory (PSS) of the control process when it has come to rest; None where the system does not tell."""
@@ -71,7 +71,7 @@ class BenchDaemon:
         started = time.perf_counter()
         first = last = 0.0
         ending: dict[str, Any] = {}
-        for event in _events(self._port, "/v1/completions", body):
+        for event in _events(self.port, "/v1/completions", body):
             if "error" in event:
                 raise from_code(event["error"]["code"], event["error"]["message"])
             choices = event["choices"]

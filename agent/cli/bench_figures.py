@@ -87,7 +87,7 @@ def _decode(daemon: BenchDaemon, raw: Yardstick, prompt: str, plan: Plan) -> Fig
                 answer = daemon.complete(plan.model, prompt, plan.tokens)
                 ours.append((answer.tokens - 1) / answer.decode_s)
             else:
-                theirs.append(raw.rate(prompt, plan.tokens))
+                theirs.append(raw.decode(prompt, plan.tokens).rate)
     return _compared("decode, one client", ours, theirs, "tokens/s", "bare llama.cpp loop", at_least=0.97)
 
 

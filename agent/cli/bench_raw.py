@@ -5,7 +5,7 @@ standard output:
 
     (start)                                        {"parameters", "quantisation", "context"}
     {"op": "text", "tokens": N, "seed": S}         {"text"}: words that the model reads as N tokens or a few less
-    {"op": "decode", "prompt": TEXT, "tokens": N}  {"tokens", "seconds", "clean"}
+    {"op": "decode", "prompt": TEXT, "tokens": N}  {"tokens", "seconds", "cpu_seconds", "clean"}
 
 ``decode`` is the bare loop of llama.cpp's low-level API, greedy: decode a token, read its row of logits, take the
 largest, stop where the model ends. ``seconds`` are those from the first token to the last; ``clean`` says that the
@@ -49,6 +49,21 @@ class Facts:
     context: int
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One answer of the bare loop: its tokens, and what the ``tokens - 1`` steps behind the first one took."""
+
+    tokens: int
+    seconds: float
+    cpu_seconds: float
+    clean: bool
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second."""
+        return (self.tokens - 1) / self.seconds
+
+
 class Yardstick:
     """The process with the bare loop; made by `yardstick`."""
 
@@ -60,10 +75,8 @@ class Yardstick:
     def text(self, tokens: int, seed: int) -> str:
         return str(self._ask(op="text", tokens=tokens, seed=seed)["text"])
 
-    def rate(self, prompt: str, tokens: int) -> float:
-        """Tokens per second between the first token and the last."""
-        done = self._ask(op="decode", prompt=prompt, tokens=tokens)
-        return float((done["tokens"] - 1) / done["seconds"])
+    def decode(self, prompt: str, tokens: int) -> Decoded:
+        return Decoded(**self._ask(op="decode", prompt=prompt, tokens=tokens))
 
     def prompts(self, count: int, tokens: int) -> list[str]:
         """Different prompts whose answers are long: a model may end after a word, which would measure nothing.
@@ -73,9 +86,9 @@ class Yardstick:
         found: list[tuple[int, str]] = []
         for seed in range(_CANDIDATES):
             prompt = self.text(_PROMPT_TOKENS, seed)
-            done = self._ask(op="decode", prompt=prompt, tokens=tokens)
-            if done["clean"] and done["tokens"] > 2:
-                found.append((done["tokens"], prompt))
+            done = self.decode(prompt, tokens)
+            if done.clean and done.tokens > 2:
+                found.append((done.tokens, prompt))
             if sum(length == tokens for length, _ in found) == count:
                 break
         if not found:
@@ -176,14 +189,15 @@ class _Loop:
         token = self._largest()
         clean = _is_text(model.piece(token))
         produced = 0
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         while not model.is_end(token):
             produced += 1
             if produced == tokens:
                 break
             self._compute([token])
             token = self._largest()
-        return {"tokens": produced, "seconds": time.perf_counter() - started, "clean": clean}
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+        return {"tokens": produced, "seconds": seconds, "cpu_seconds": cpu_seconds, "clean": clean}
 
     def _compute(self, ids: Sequence[int]) -> None:
         array = (self._lib.llama_token * len(ids))(*ids)
