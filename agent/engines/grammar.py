@@ -270,7 +270,7 @@ class _Compiler:
             _refuse("no value has the type that is asked for", path)
         if len(fitting) > MAX_REPEAT:
             _refuse(f"over {MAX_REPEAT} values", path)
-        return self._either(_literal(_dump(value)) for value in fitting)
+        return self._rule(_choice(sorted({_dump(value) for value in fitting})))
 
     def _object(self, keywords: dict[str, Any], path: str, depth: int) -> str:
         properties = keywords.get("properties", {})
@@ -442,6 +442,20 @@ def _literal(text: str) -> str:
     """A GBNF literal; everything but plain ASCII is escaped by number."""
     escaped = "".join(c if c.isascii() and (c.isalnum() or c in " _-.:/,") else f"\\U{ord(c):08X}" for c in text)
     return f'"{escaped}"'
+
+
+def _choice(texts: list[str]) -> str:
+    """One of sorted texts, as a tree: the sampler pays for every alternative that could still be meant."""
+    first, last = texts[0], texts[-1]
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    start = first[:shared]  # sorted: what the outermost share, all share
+    groups: dict[str, list[str]] = {}
+    for text in texts:
+        groups.setdefault(text[len(start) : len(start) + 1], []).append(text[len(start) :])
+    if len(texts) == 1:
+        return _literal(start)
+    ways = " | ".join(_choice(group) if letter else '""' for letter, group in groups.items())
+    return f"{_literal(start)} ( {ways} )" if start else f"( {ways} )"
 
 
 def _members(entry: str) -> str:

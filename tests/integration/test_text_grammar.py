@@ -79,6 +79,8 @@ SHAPES = {
         ({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]}, ['[1,"a"]'], ["[1]", '["a",1]']),
         ({"enum": ["a", 1, None, {"b": [2]}, "ü\""]}, ['"a"', "1", "null", '{"b": [2]}', '"ü\\""'], ['"b"', "2"]),
         ({"type": "string", "enum": ["a", 1]}, ['"a"'], ["1"]),
+        ({"enum": ["a", "ab", "abc", "b", "a"]}, ['"a"', '"ab"', '"abc"', '"b"'], ['"ac"', '""', '"abcd"']),
+        ({"enum": [f"n{number}" for number in range(1000)]}, ['"n7"', '"n77"', '"n999"'], ['"n1000"', '"n07"']),
         ({"const": "yes"}, ['"yes"'], ['"no"', "yes"]),
         ({"type": "object"}, ["{}", '{"a":{"b":[1,"x",null,-2.5e3]}}'], ["[]", '{a:1}', '{"a"}']),
         ({"type": "object", "additionalProperties": {"type": "boolean"}}, ['{"a":true,"b":false}'], ['{"a":1}']),

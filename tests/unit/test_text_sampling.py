@@ -74,6 +74,7 @@ def test_a_seed_repeats_its_choices_and_another_does_not() -> None:
         return [sampler.choose(LOGITS) for _ in range(30)]
 
     assert draw(5) == draw(5)
+    assert draw(-5) == draw(-5)
     assert draw(5) != draw(6)
 
 
