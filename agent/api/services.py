@@ -81,8 +81,8 @@ class Services:
         self.metrics.tokens.labels("completion").inc(usage.completion_tokens)
 
 
-def services(request: Request) -> Services:
-    """The daemon behind a request (a FastAPI dependency)."""
+async def services(request: Request) -> Services:
+    """The daemon behind a request (a FastAPI dependency; a plain function would be run in a thread)."""
     return cast(Services, request.app.state.services)
 
 
