@@ -147,6 +147,17 @@ def is_right(item: Item, text: str) -> bool:
     )
 
 
+def is_right_answer(item: Item, text: str) -> bool:
+    """Whether a generated answer, which may be a single word, is one of the acceptable ones."""
+    given = plain(text)
+    accepted = [plain(answer) for answer in item.answers if plain(answer) not in ("yes", "no", "")]
+    return any(
+        f" {answer} " in f" {given} " or (f" {given} " in f" {answer} " and len(given) * 2 >= len(answer))
+        for answer in accepted
+        if given
+    )
+
+
 def holds_evidence(item: Item, text: str) -> bool:
     """Whether a sentence is (part of) the evidence, or holds it."""
     evidence, words_ = plain(item.evidence), plain(text)
@@ -212,6 +223,13 @@ def main() -> None:
             is_right(one.item, best) != bool(one.item.answers) or (sure >= 0.5) != bool(one.item.answers)
         ):
             print(f"{sure:.2f} {one.item.id} {one.item.question!r} -> {best!r}")
+    holding = [
+        any(holds_evidence(one.item, stored.sentence.text) for stored in one.found.sentences)
+        for one in asked
+        if one.item.evidence
+    ]
+    if holding:
+        print(f"evidence among the sentences found: {np.mean(holding):.3f}")
     sentences = np.mean([len(one.found.sentences) for one in asked])
     print(
         f"{len(asked)} questions, {sentences:.0f} sentences each, quotes in {1000 * np.median(times):.1f} ms (median)"

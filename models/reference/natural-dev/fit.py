@@ -1,6 +1,6 @@
 """Fit the quote ranker and the provisional confidence on the questions of this folder.
 
-    python models/reference/natural-dev/fit.py --embedding FOLDER [--write]
+    python models/reference/natural-dev/fit.py --embedding FOLDER [--slm FILE.gguf] [--write]
 
 FOLDER holds model.onnx and tokenizer.json of all-MiniLM-L6-v2 (int8). Everything is measured by leaving one page out:
 the ranker that scores a page has not seen it, and neither has the confidence. ``--write`` then fits on all pages and
@@ -11,6 +11,8 @@ evidence), pulled towards hand-set weights for the features that few questions s
 Confidence: a logistic regression over the features of agent/confidence/signals.py on the first quote of each question,
 right or not. Besides the unanswerable questions, every answerable one is asked once more with its evidence taken out of
 the sentences (with half the weight): a near miss of the kind that matters.
+With ``--slm`` the language model answers from the three best quotes of every question, as the assistant has it do; its
+answers give the models "generated" and "quote_with_generated". Refusals and agreement are features of the latter.
 Both are plain gradient descent in numpy, without chance: the same data give the same files.
 """
 
@@ -21,7 +23,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +33,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "benchmarks")]
 
 import natural  # noqa: E402  (the loading and judging code of the benchmark)
 
+from agent import prompts  # noqa: E402
 from agent.confidence import signals  # noqa: E402
+from agent.engines.protocol import LoadSpec  # noqa: E402
+from agent.engines.text import TextEngine  # noqa: E402
 from agent.knowledge import quotes  # noqa: E402
+from agent.messages import Alternative, Quote, Retrieval, Sampling, TokenLogprob  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 QUOTE_MODEL = ROOT / "agent" / "knowledge" / "quote_model.json"
@@ -49,6 +55,13 @@ CONFIDENT_BY = """score lead keyword agreement similarity question_words ranker.
 ranker.names_person ranker.condition_missed ranker.exists_uncovered""".split()
 CONFIDENT_BY_KEYWORD = """score lead keyword ranker.covered question_words ranker.yesno ranker.now ranker.names_person
 ranker.condition_missed ranker.exists_uncovered""".split()
+
+CONFIDENT_WITH_GENERATED = [*CONFIDENT_BY, "generated_refused", "generated_within", "generated_overlap"]
+CONFIDENT_GENERATED = """first_margin min_logprob low_logprob median_logprob tokens span span_rank numbers
+retrieval_score retrieval_lead retrieval_similarity ranking_agreement question_words""".split()
+ANSWER_TOKENS = 96
+AGREEMENT_PRIOR = {"generated_refused": -0.8, "generated_within": 0.8, "generated_overlap": 0.4}
+"""What a language model's opinion is worth while none has been measured: some, but it never decides alone."""
 
 Weights = dict[str, float]
 Array = np.ndarray
@@ -75,6 +88,7 @@ class Outcome:
     text: str
     features: Weights
     right: bool
+    retrieval: Retrieval | None = None
 
 
 def examples(asked: Sequence[natural.Asked]) -> list[Example]:
@@ -140,9 +154,9 @@ def outcome(example: Example, weights: Weights) -> Outcome:
     if not example.ordered:  # a search by keywords may find nothing
         return Outcome(example, "", {}, False)
     chosen = quotes.choose(quotes.understand(item.question), example.ordered, example.table, ranker, embedded=embedded)
-    retrieval = natural.Retrieval(given.passages, chosen, given.mode)
+    retrieval = Retrieval(given.passages, chosen, given.mode)
     right = not example.removed and bool(item.answers) and natural.is_right(item, chosen[0].text)
-    return Outcome(example, chosen[0].text, signals.quote(item.question, retrieval), right)
+    return Outcome(example, chosen[0].text, signals.quote(item.question, retrieval), right, retrieval)
 
 
 # ---------------------------------------------------------------- confidence
@@ -188,8 +202,14 @@ def cross_validated(everything: Sequence[Example], ranked: Sequence[str], confid
     for page in pages:
         weights = fit_ranker([example for example in everything if example.page != page], ranked)
         outcomes += [outcome(example, weights) for example in everything if example.page == page]
+    report(outcomes, confident)
+    return outcomes
+
+
+def report(outcomes: Sequence[Outcome], confident: Sequence[str]) -> None:
+    """Print how the confidence judges outcomes of pages that it has not seen."""
     asked, sure = [], []
-    for page in pages:
+    for page in sorted({one.example.page for one in outcomes}):
         model = fit_confidence([one for one in outcomes if one.example.page != page], confident)
         for one in outcomes:
             if one.example.page == page and not one.example.removed:
@@ -200,24 +220,86 @@ def cross_validated(everything: Sequence[Example], ranked: Sequence[str], confid
     judged = [(one.example.asked.item, one.text, score) for one, score in zip(asked, sure, strict=True)]
     for threshold in (0.3, 0.4, 0.5, 0.6, 0.7):
         print(f"  served at {threshold}: {natural.figures(judged, threshold)}")
-    return outcomes
+
+
+# ---------------------------------------------------------------- the language model
+
+
+class DirectText:
+    """The text engine in this process, one question after the other."""
+
+    def __init__(self, file: Path) -> None:
+        self._engine = TextEngine()
+        self._engine.load(LoadSpec(file.stem, "", str(file), {}, {"threads": 1}))
+
+    def answer(self, question: str, best: Sequence[Quote]) -> tuple[str, list[TokenLogprob]]:
+        messages = [{"role": m.role, "content": m.content} for m in prompts.grounded(question, best)]
+        sampling = Sampling(max_tokens=ANSWER_TOKENS, logprobs=2)
+        self._engine.submit(1, "generate", {"messages": messages, "sampling": asdict(sampling)})
+        text, tokens = "", []
+        while self._engine.busy:
+            for event in self._engine.step():
+                if event.kind == "error":
+                    raise SystemExit(f"the language model failed: {event.payload}")
+                text += str(event.payload.get("text", ""))
+                tokens += [_token(*one) for one in event.payload.get("logprobs", ())]
+        return text.strip(), tokens
+
+
+def _token(token: str, logprob: float, raw: bytes, top: Sequence[tuple[str, float, bytes]]) -> TokenLogprob:
+    return TokenLogprob(token, logprob, raw, tuple(Alternative(*one) for one in top))
+
+
+def generated(outcomes: Sequence[Outcome], slm: DirectText) -> tuple[list[Outcome], list[Outcome]]:
+    """The quotes' outcomes with what the language model says to them, and its own answers (refusals left out)."""
+    joined, answers = [], []
+    for one in outcomes:
+        item = one.example.asked.item
+        if one.retrieval is None:
+            continue
+        text, tokens = slm.answer(item.question, one.retrieval.quotes[: prompts.PASSAGES])
+        refused = prompts.is_refusal(text)
+        more = signals.agreement(one.text, text, refused=refused)
+        joined.append(replace(one, features=one.features | more))
+        features = signals.generated(item.question, text, tokens, one.retrieval, refused=refused)
+        right = not one.example.removed and natural.is_right_answer(item, text)
+        if not refused:
+            answers.append(Outcome(one.example, text, features, right))
+    asked = [one for one in joined if not one.example.removed]
+    own = [one for one in answers if not one.example.removed]
+    known = [one for one in asked if one.example.asked.item.answers]
+    print(f"the language model: {sum(one.right for one in own)} of {len(known)} answerable questions right, ", end="")
+    print(f"{len(asked) - len(own)} of {len(asked)} refused, {sum(not one.right for one in own)} answered wrong")
+    return joined, answers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embedding", type=Path, required=True)
+    parser.add_argument("--slm", type=Path, help="GGUF of the language model that answers beside the quotes")
     parser.add_argument("--write", action="store_true", help="write the models, fitted on all pages")
     options = parser.parse_args()
     embedder = natural.DirectEmbedder(options.embedding)
     print("with embeddings, one page left out:")
     hybrid = examples(asyncio.run(natural.load(HERE, embedder)))
     outcomes = cross_validated(hybrid, RANKED, CONFIDENT_BY)
+    if options.slm:
+        joined, answers = generated(outcomes, DirectText(options.slm))
+        print("quotes with the language model's opinion, one page left out:")
+        report(joined, CONFIDENT_WITH_GENERATED)
     print("by keywords alone, one page left out:")
     by_keyword = examples(asyncio.run(natural.load(HERE, None)))
     keyword_outcomes = cross_validated(by_keyword, RANKED_BY_KEYWORD, CONFIDENT_BY_KEYWORD)
     if options.write:
         _write_ranker(fit_ranker(hybrid, RANKED), fit_ranker(by_keyword, RANKED_BY_KEYWORD))
-        _write_confidence("quote", fit_confidence(outcomes, CONFIDENT_BY))
+        bias, weights = fit_confidence(outcomes, CONFIDENT_BY)
+        _write_confidence("quote", (bias, weights))
+        if options.slm:
+            _write_confidence("quote_with_generated", fit_confidence(joined, CONFIDENT_WITH_GENERATED))
+            _write_confidence("generated", fit_confidence(answers, CONFIDENT_GENERATED))
+        else:
+            guessed = "models/reference/natural-dev, what the language model adds by prior"
+            _write_confidence("quote_with_generated", (bias, weights | AGREEMENT_PRIOR), guessed)
         _write_confidence("quote_keyword", fit_confidence(keyword_outcomes, CONFIDENT_BY_KEYWORD))
 
 
@@ -226,9 +308,9 @@ def _write_ranker(weights: Weights, keyword_weights: Weights) -> None:
     QUOTE_MODEL.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_confidence(name: str, model: tuple[float, Weights]) -> None:
+def _write_confidence(name: str, model: tuple[float, Weights], source: str = "models/reference/natural-dev") -> None:
     data = json.loads(CONFIDENCE.read_text(encoding="utf-8"))
-    data["models"][name] = {"fitted_on": "models/reference/natural-dev", "bias": model[0], "weights": model[1]}
+    data["models"][name] = {"fitted_on": source, "bias": model[0], "weights": model[1]}
     CONFIDENCE.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
