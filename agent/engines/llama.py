@@ -37,8 +37,7 @@ Floats = npt.NDArray[np.float32]
 OK, NO_SLOT, ABORTED = 0, 1, 2
 """What `Context.decode` returns; negative numbers are native failures."""
 
-_WARN_AND_ERROR = (2, 3)
-_CONTINUED = 5
+_WARNING, _ERROR, _CONTINUED = 3, 4, 5  # ggml_log_level
 _log: deque[str] = deque(maxlen=40)
 _GGUF_HEADER = struct.Struct("<4sIQQ")
 _GGUF_VERSIONS = (2, 3)
@@ -46,7 +45,7 @@ _GGUF_VERSIONS = (2, 3)
 
 @lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _keep_log(level: int, text: bytes, _data: Any) -> None:
-    if level in _WARN_AND_ERROR or level == _CONTINUED:
+    if level in (_WARNING, _ERROR, _CONTINUED):
         _log.append(text.decode("utf-8", "replace").strip())
 
 

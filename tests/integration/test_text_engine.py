@@ -464,6 +464,14 @@ def test_files_that_are_no_model(kind: str, tiny_gguf: Path, tmp_path: Path) -> 
         load(path)
 
 
+def test_the_native_reason_is_quoted(tiny_gguf: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(tiny_gguf.read_bytes()[:-1000])
+    with pytest.raises(BadModel, match="not within the file bounds"):
+        load(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_weights_that_are_not_numbers_fail_the_smoke_test(tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="not numbers"):
         load(remake(tmp_path / "nan.gguf", damage=True))
