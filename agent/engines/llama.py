@@ -358,7 +358,8 @@ class Grammar:
             candidates.ctypes.data_as(ctypes.POINTER(lib.llama_token_data)), len(ids), -1, False
         )
         lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
-        return np.isfinite(candidates["logit"])
+        fits: npt.NDArray[np.bool_] = np.isfinite(candidates["logit"])
+        return fits
 
     def accept(self, token: int) -> None:
         """Advance over a token that `allowed` allowed; any other ends the process."""
