@@ -52,7 +52,8 @@ class Constraint:
         """Which of the tokens may come next."""
         fits = self._grammar.allowed(ids)
         if not self._pending:
-            return fits & self._vocabulary.starts[ids]
+            starts: npt.NDArray[np.bool_] = self._vocabulary.starts[ids]
+            return fits & starts
         fits &= self._vocabulary.kinds[ids] == REST
         for place in np.flatnonzero(fits):
             fits[place] = utf8_kind(self._pending + self._model.piece(int(ids[place]))) <= CUT
