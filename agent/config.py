@@ -77,7 +77,9 @@ class Models(_Section):
     text: str = Field("outpost-reference-slm", description="SLM of the assistant")
     embedding: str = Field("all-minilm-l6-v2", description="embedding model of the knowledge index")
     intents: str = Field("", description="intent pack: a TOML file, or empty for none")
-    pinned: tuple[str, ...] = Field((), description="models that are loaded at start and never evicted")
+    pinned: tuple[str, ...] = Field(
+        (), description="models (and the worker understanding) that are loaded at start and never evicted"
+    )
 
 
 class Text(_Section):

@@ -38,14 +38,17 @@ class Understanding:
     """What `agent.assistant` asks about an utterance. ``folder`` keeps the trained classifiers, one a pack and
     embedding model."""
 
-    def __init__(self, pool: Pool, embed: Embed, folder: Path, embedding_id: Callable[[], str]) -> None:
+    def __init__(
+        self, pool: Pool, embed: Embed, folder: Path, embedding_id: Callable[[], str], *, pinned: bool = False
+    ) -> None:
         self._pool = pool
         self._client = IntentClient(pool, WORKER)
         self._embed = embed
         self._folder = folder
         self._embedding_id = embedding_id
+        self._pinned = pinned
         self.pack: IntentPack | None = None
-        pool.register(_spec(None))
+        pool.register(_spec(None, pinned))
 
     async def identify(self, text: str) -> Language:
         code, probability = await self._client.identify(text)
@@ -75,7 +78,7 @@ class Understanding:
         if not await asyncio.to_thread(_trained, model):
             vectors = await self._embed(training_texts(pack))
             report = await self._client.train(text, vectors, str(model))
-        await self._pool.replace(await asyncio.to_thread(_spec, model))
+        await self._pool.replace(await asyncio.to_thread(_spec, model, self._pinned))
         self.pack = pack
         await asyncio.to_thread(self._keep, text)
         return report
@@ -115,7 +118,7 @@ def _trained(model: Path) -> bool:
     return model.is_file()
 
 
-def _spec(model: Path | None) -> ModelSpec:
+def _spec(model: Path | None, pinned: bool) -> ModelSpec:
     files = {} if model is None else {str(model): hashlib.sha256(model.read_bytes()).hexdigest()}
     load = LoadSpec(model=WORKER, engine=_ENGINE, entry="" if model is None else str(model), files=files)
-    return ModelSpec(load=load, kind="intents", expected_bytes=_EXPECTED_BYTES)
+    return ModelSpec(load=load, kind="intents", expected_bytes=_EXPECTED_BYTES, pinned=pinned)
