@@ -22,11 +22,11 @@ STEPS = 4000
 
 def examine(out: Path, count: int) -> dict[str, Any]:
     """Figures of both files on the three held-out examinations."""
-    from . import evaluate, export
+    from . import NAME, evaluate
 
     figures: dict[str, Any] = {}
     for suffix in ("f16", "Q8_0"):
-        examinee = evaluate.Examinee(out / f"{export.NAME}.{suffix}.gguf")
+        examinee = evaluate.Examinee(out / f"{NAME}.{suffix}.gguf")
         figures[suffix] = {
             split: evaluate.held_out(examinee, split, count) for split in ("train", "question", "statement")
         }
@@ -43,7 +43,7 @@ def main() -> None:
     try:
         import torch
 
-        from . import export, train
+        from . import NAME, export, train
     except ModuleNotFoundError as missing:
         raise SystemExit(
             f"{missing.name} is not installed; pip install 'outpost-agent[train]' brings what the recipe needs"
@@ -51,13 +51,13 @@ def main() -> None:
 
     common = ["--out", str(options.out), "--threads", str(options.threads)]
     if options.smoke:
-        train.main([*common, "--steps", "12", "--rows", "2", "--layers", "2", "--width", "64", "--hidden", "64"])
+        train.main([*common, "--steps", "12", "--rows", "2", "--layers", "3", "--width", "64", "--hidden", "64"])
     else:
         train.main([*common, "--steps", str(options.steps), "--compile"])
     export.main(["--out", str(options.out)])
 
     saved = torch.load(options.out / "checkpoint.pt", map_location="cpu")
-    file = options.out / f"{export.NAME}.Q8_0.gguf"
+    file = options.out / f"{NAME}.Q8_0.gguf"
     figures: dict[str, Any] = {
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),

@@ -69,9 +69,8 @@ class Row:
         default_factory=list
     )  # (position that predicts, token, position to look at)
     firsts: list[int] = field(default_factory=list)  # indices into targets where an answer begins
-    links: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # (position in a question, position that it should match)
+    links: list[tuple[int, int]] = field(default_factory=list)  # (position in a question, position that it names)
+    binds: set[tuple[int, int]] = field(default_factory=set)  # (position in a passage, what it belongs to, before it)
 
 
 class Packer:
@@ -110,6 +109,9 @@ class Packer:
         start = len(row.tokens)
         row.firsts.append(len(row.targets))
         for link in question.links:
+            if question.span and link.said and not question.span[0] <= link.said[0] < question.span[1]:
+                ends = (position_of(offsets, question.span[0]), position_of(offsets, link.said[1] - 1))
+                row.binds.add((base + max(ends), base + min(ends)))
             for n, (left, right) in enumerate(words.offsets):
                 if left < link.asked[1] + 1 and right > link.asked[0] + 1:
                     row.links.append((start + n, base + (self.match(link, left, offsets) if link.said else 0)))
@@ -146,7 +148,7 @@ class Packer:
         tokens = np.full((rows, ROW), PAD, np.int64)
         positions = np.zeros((rows, ROW), np.int64)
         segment, branch = np.zeros((rows, ROW), np.int32), np.zeros((rows, ROW), np.int32)
-        targets, firsts, links = [], [], []
+        targets, firsts, links, binds = [], [], [], []
         for n, row in enumerate(made):
             size = len(row.tokens)
             tokens[n, :size], positions[n, :size], segment[n, :size], branch[n, :size] = (
@@ -156,6 +158,7 @@ class Packer:
                 row.branch,
             )
             links += [(n, *link) for link in row.links]
+            binds += [(n, *bind) for bind in sorted(row.binds)]
             firsts += [len(targets) + first for first in row.firsts]
             targets += [(n, *target) for target in row.targets]
         return {
@@ -166,6 +169,7 @@ class Packer:
             "targets": np.array(targets),
             "firsts": np.array(firsts),
             "links": np.array(links).reshape(-1, 3),
+            "binds": np.array(binds).reshape(-1, 3),
         }
 
 

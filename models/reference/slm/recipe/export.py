@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from . import NAME
 from .data import END, PAD, SPECIAL, TEMPLATE, USER, load_tokenizer
 
-NAME = "outpost-reference-slm"
 LAYER_NAMES = {
     "attention_norm": "attn_norm",
     "query": "attn_q",

@@ -1,9 +1,10 @@
 """The model, a small llama (RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied embeddings), and Muon.
 
 Training packs several passages, each with several questions, into one row; a block mask keeps them apart and positions
-restart. `forward` also returns queries and keys of one head in each of the last three layers: training rewards the last
-two for looking where the answer stands, and the one before for finding what the question names. The exported model is
-a plain llama and knows nothing of that.
+restart. `forward` also returns queries and keys of four heads (`WATCHED`), and training rewards them for looking at the
+right place: two in the layer before the last two, for finding what the question names and for binding a value to the
+thing that it belongs to, and one in each of the last two, for finding the answer. The exported model is a plain llama
+and knows nothing of that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+WATCHED = ("link", "bind", "answer", "answer")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Norm(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, shape: Shape, watch: int) -> None:
+    def __init__(self, shape: Shape, watch: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = shape
         self.watch = watch
@@ -67,8 +70,8 @@ class Layer(nn.Module):
         )
         self.down = nn.Linear(shape.hidden, shape.width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Also returns the rotated queries and keys of the watched head, for the supervision of attention."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Also returns the rotated queries and keys of the watched heads, for the supervision of attention."""
         shape = self.shape
         batch, length, _ = x.shape
         h = self.attention_norm(x)
@@ -80,7 +83,11 @@ class Layer(nn.Module):
         )
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, shape.width))
         h = self.hidden_norm(x)
-        return x + self.down(F.silu(self.gate(h)) * self.up(h)), q[:, self.watch], k[:, self.watch // repeat]
+        return (
+            x + self.down(F.silu(self.gate(h)) * self.up(h)),
+            [q[:, n] for n in self.watch],
+            [k[:, n // repeat] for n in self.watch],
+        )
 
 
 class Model(nn.Module):
@@ -89,7 +96,8 @@ class Model(nn.Module):
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.blocks = nn.ModuleList(
-            Layer(shape, 0 if n >= shape.layers - 2 else shape.heads // 2) for n in range(shape.layers)
+            Layer(shape, (0,) if n >= shape.layers - 2 else (shape.heads // 2, shape.heads - 1))
+            for n in range(shape.layers)
         )
         self.norm = Norm(shape.width, shape.epsilon)
         nn.init.normal_(self.embedding.weight, std=0.03)
@@ -104,14 +112,14 @@ class Model(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Final hidden states, and (queries, keys) of the watched head of the last three layers."""
+        """Final hidden states, and (queries, keys) of the watched heads: see WATCHED."""
         x = self.embedding(tokens)
         cos, sin = self.cos[positions][:, None].to(x.dtype), self.sin[positions][:, None].to(x.dtype)
         watched = []
         for block in self.blocks:
             x, q, k = block(x, cos, sin, mask)
-            watched.append((q, k))
-        return self.norm(x), watched[-3:]
+            watched += zip(q, k, strict=True)
+        return self.norm(x), watched[-4:]
 
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.embedding.weight.to(hidden.dtype)).float()

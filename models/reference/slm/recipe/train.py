@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from .data import Packer, load_tokenizer, train_tokenizer
 from .generate import Generator
-from .model import Model, Muon, Shape
+from .model import WATCHED, Model, Muon, Shape
 
 WARM_UP, EMA, CLIP = 60, 0.995, 1.0
 MUON_RATE, ADAM_RATE = 0.012, 1.5e-3
+LINK, BIND = 0.5, 0.25  # weights of the supervision of attention, beside 1 for the answers'
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Batch:
     look: Tensor
     firsts: Tensor
     links: Tensor
+    binds: Tensor
 
 
 def block_mask(segment: Tensor, branch: Tensor) -> Tensor:
@@ -60,6 +63,7 @@ def collate(packer: Packer, rows: int) -> Batch:
         look,
         t["firsts"],
         t["links"],
+        t["binds"],
     )
 
 
@@ -77,12 +81,16 @@ def losses(model: Model, network: torch.nn.Module, batch: Batch, refusal: int) -
     logits = model.logits(picked)
     entropy = F.cross_entropy(logits, batch.token)
     seen = batch.look >= 0
-    answers = [
-        attention_loss(watched[n], batch.mask, batch.row[seen], batch.at[seen], batch.look[seen]) for n in (-2, -1)
-    ]
-    attention = (answers[0] + answers[1]) / 2
-    if len(batch.links) and len(watched) > 2:
-        attention = attention + 0.5 * attention_loss(watched[-3], batch.mask, *batch.links.unbind(1))
+    wanted = {
+        "answer": (batch.row[seen], batch.at[seen], batch.look[seen], 0.5),
+        "link": (*batch.links.unbind(1), LINK),
+        "bind": (*batch.binds.unbind(1), BIND),
+    }
+    attention = torch.zeros(())
+    for name, head in zip(WATCHED, watched, strict=True):
+        row, at, look, weight = wanted[name]
+        if len(row):
+            attention = attention + weight * attention_loss(head, batch.mask, row, at, look)
     right = (logits.argmax(-1) == batch.token).float()
     answer = torch.zeros(len(right), dtype=torch.long)
     answer[batch.firsts[1:]] = 1
@@ -165,7 +173,9 @@ def main(arguments: list[str] | None = None) -> None:
     accuracy, refusals, mean = 0.0, 0.0, 0.0
     clock = time.process_time()
     wall = time.monotonic()
-    while step < options.steps:
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))  # saves, then ends
+    while step < options.steps and not stopping:
         batch = collate(packer, options.rows)
         factor = rate(step, options.steps)
         for optimiser, base in zip(optimisers, (MUON_RATE, ADAM_RATE), strict=True):
@@ -213,7 +223,7 @@ def main(arguments: list[str] | None = None) -> None:
                 ),
                 flush=True,
             )
-        if step % 200 == 0 or step == options.steps:
+        if step % 200 == 0 or step == options.steps or stopping:
             now = time.process_time()
             seconds, clock = seconds + now - clock, now
             save()
