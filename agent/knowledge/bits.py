@@ -6,7 +6,8 @@ and position. Rows are spread over shards, so that a search can learn from one s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -14,7 +15,7 @@ import apsw
 from agent.knowledge.schema import rows
 from agent.knowledge.vectors import Kind
 
-CANDIDATES = 1000
+CANDIDATES = 1200
 """How many vectors of a kind `nearest` picks, about: signs alone order the nearest ones badly."""
 TIDY_EVERY = 256
 """Removed documents between two looks at how full the index is."""
@@ -60,7 +61,7 @@ def remove(db: apsw.Connection, collection: int, chunk: int) -> None:
 def nearest(
     db: apsw.Connection, collection: int, kind: Kind, code: bytes, within: str, values: Sequence[Any]
 ) -> list[int]:
-    """Chunks of about CANDIDATES vectors whose signs differ least from those of the int8 vector ``code``.
+    """The row ids of about CANDIDATES vectors whose signs differ least from those of the int8 vector ``code``.
 
     ``within`` is empty or ``AND ...`` with a condition on ``vectors``. vec0 takes time in proportion to k times the
     rows that pass, so one shard tells first how far the wanted share lies, and the search over all shards passes only
@@ -76,7 +77,17 @@ def nearest(
     sample = rows(db, f"{near} AND shard = 0", (code, share, *values))
     farthest = sample[-1][1] if len(sample) == share else 8 * len(code)
     found = rows(db, f"{near} AND distance <= ?", (code, 2 * CANDIDATES, *values, farthest))
-    return [key >> _CHUNK_SHIFT for key, _ in found]
+    return [key for key, _ in found]
+
+
+def vectors(db: apsw.Connection, collection: int, kind: Kind, keys: Iterable[int]) -> list[tuple[Any, ...]]:
+    """Chunk and int8 vector of the rows that `nearest` gave."""
+    return rows(
+        db,
+        "SELECT v.chunk, v.vector FROM json_each(?) key CROSS JOIN vectors v ON v.collection = ? AND v.kind = ?"
+        f" AND v.chunk = key.value >> {_CHUNK_SHIFT} AND v.position = key.value & {MAX_POSITIONS - 1}",
+        (json.dumps(sorted(keys)), collection, int(kind)),
+    )
 
 
 def tidy(db: apsw.Connection, dim: int) -> None:

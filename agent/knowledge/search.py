@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -117,13 +117,11 @@ def hybrid(
         return Found(_passages(db, ranks, k, "keyword"), "keyword")
     codes, unit = query_codes(vector), unit_of(vector)
     _check_dimension(db, codes)
-    paragraphs = _similarities(
-        db, scope, Kind.PARAGRAPH, unit, by_keyword, _near(db, scope, Kind.PARAGRAPH, codes, exact_vectors)
-    )
-    pairs = _similarities(db, scope, Kind.PAIR, unit, by_keyword, _near(db, scope, Kind.PAIR, codes, exact_vectors))
-    # What one of the two found gets its place by the other as well.
-    paragraphs |= _similarities(db, scope, Kind.PARAGRAPH, unit, set(_best(pairs)) - paragraphs.keys())
-    pairs |= _similarities(db, scope, Kind.PAIR, unit, set(_best(paragraphs)) - pairs.keys())
+    paragraphs = _near(db, scope, Kind.PARAGRAPH, codes, unit, exact_vectors)
+    pairs = _near(db, scope, Kind.PAIR, codes, unit, exact_vectors)
+    # What one retriever found gets its place by the others as well.
+    paragraphs |= _similarities(db, scope, Kind.PARAGRAPH, unit, {*by_keyword, *_best(pairs)} - paragraphs.keys())
+    pairs |= _similarities(db, scope, Kind.PAIR, unit, {*by_keyword, *_best(paragraphs)} - pairs.keys())
     ranks = _Ranks(by_keyword, _best(paragraphs), _best(pairs), paragraphs)
     return Found(_passages(db, ranks, k, "hybrid"), "hybrid")
 
@@ -141,17 +139,21 @@ def _by_keyword(db: apsw.Connection, scope: Scope, query: str) -> list[int]:
     return [chunk for (chunk,) in found]
 
 
-def _near(db: apsw.Connection, scope: Scope, kind: Kind, query: Codes, exact_vectors: int) -> list[int]:
-    """Chunks that may hold the nearest vectors of a kind."""
-    if not _is_small(db, scope, kind, exact_vectors):
-        return bits.nearest(db, scope.collection, kind, query.tobytes(), scope.sql("chunk"), scope.values)
-    found = rows(
-        db,
-        f"SELECT chunk FROM vectors WHERE collection = {scope.collection:d} AND kind = {kind:d}{scope.sql('chunk')}"
-        f" ORDER BY vec_distance_cosine(vec_int8(vector), vec_int8(?)) LIMIT {4 * DEPTH}",
-        (*scope.values, query.tobytes()),
-    )
-    return [chunk for (chunk,) in found]
+def _near(
+    db: apsw.Connection, scope: Scope, kind: Kind, codes: Codes, query: Floats, exact_vectors: int
+) -> dict[int, float]:
+    """Cosine of the query with the chunks that have the nearest vectors of a kind."""
+    if _is_small(db, scope, kind, exact_vectors):
+        found = rows(
+            db,
+            f"SELECT chunk, vector FROM vectors WHERE collection = {scope.collection:d} AND kind = {kind:d}"
+            f"{scope.sql('chunk')} ORDER BY vec_distance_cosine(vec_int8(vector), vec_int8(?)) LIMIT {4 * DEPTH}",
+            (*scope.values, codes.tobytes()),
+        )
+    else:
+        keys = bits.nearest(db, scope.collection, kind, codes.tobytes(), scope.sql("chunk"), scope.values)
+        found = bits.vectors(db, scope.collection, kind, keys)
+    return _cosines(found, query)
 
 
 def _is_small(db: apsw.Connection, scope: Scope, kind: Kind, exact_vectors: int) -> bool:
@@ -168,16 +170,20 @@ def _is_small(db: apsw.Connection, scope: Scope, kind: Kind, exact_vectors: int)
 
 
 def _similarities(
-    db: apsw.Connection, scope: Scope, kind: Kind, query: Floats, *candidates: Iterable[int]
+    db: apsw.Connection, scope: Scope, kind: Kind, query: Floats, chunks: Iterable[int]
 ) -> dict[int, float]:
-    """Cosine of the query with each candidate chunk (its best vector of this kind)."""
-    wanted = sorted({chunk for chunks in candidates for chunk in chunks})
+    """Cosine of the query with each of these chunks (its best vector of a kind)."""
     found = rows(
         db,
         "SELECT chunk, vector FROM vectors WHERE collection = ? AND kind = ?"
         " AND chunk IN (SELECT value FROM json_each(?))",
-        (scope.collection, int(kind), json.dumps(wanted)),
+        (scope.collection, int(kind), json.dumps(sorted(chunks))),
     )
+    return _cosines(found, query)
+
+
+def _cosines(found: Sequence[tuple[Any, ...]], query: Floats) -> dict[int, float]:
+    """The best cosine of each chunk among rows of chunk and vector."""
     best: dict[int, float] = {}
     if found:
         cosines = to_unit([vector for _, vector in found], len(query)) @ query
