@@ -183,8 +183,7 @@ def features(
     column["context"][:] = np.maximum(both, before) @ rarity
     column["lead"][:] = _matches(wanted.stems, [sentence.lead for sentence in held]) @ rarity
     column["soft"][:] = near @ rarity
-    named = frozenset(wanted.stems)
-    column["foreign"][:] = [_foreign(sentence.heading, named) for sentence in ordered]
+    column["foreign"][:] = [_foreign(sentence.heading, wanted.stems) for sentence in ordered]
     for at, (sentence, known) in enumerate(zip(ordered, held, strict=True)):
         _describe(values[at], wanted, sentence, known)
     return Table(values, both, near, rarity)
@@ -229,7 +228,7 @@ def _describe(row: NDArray[np.float64], wanted: Asked, stored: StoredSentence, h
     row[set_["month"]] = _covers(wanted.conditions.months, held.conditions.months or above.months, False)
     row[set_["moment"]] = float(not wanted.conditions.moments.isdisjoint(held.conditions.moments))
     if held.content:
-        hits = sum(words.match(word, frozenset(wanted.stems)) for word in held.content)
+        hits = sum(words.match(word, wanted.stems) for word in held.content)
         row[set_["precision"]] = hits / (len(held.content) + 2)
     row[set_["opens_list"]] = float(stored.sentence.search.endswith(":"))
 
@@ -240,7 +239,7 @@ def _heading_conditions(heading: str) -> asked.Conditions:
     return asked.conditions(heading)
 
 
-def _foreign(heading: str, named: frozenset[str]) -> float:
+def _foreign(heading: str, named: Sequence[str]) -> float:
     content = _heading_words(heading)
     return sum(words.match(word, named) == 0 for word in content) / (len(content) + 1)
 
@@ -275,8 +274,15 @@ def _neighbours(ordered: Sequence[StoredSentence], plain: Matrix) -> Matrix:
 
 
 def _matches(stems: Sequence[str], among: Sequence[frozenset[str]]) -> Matrix:
-    table: Matrix = np.array([[words.match(stem, held) for stem in stems] for held in among], dtype=np.float64)
-    return table.reshape(len(among), len(stems))
+    """`words.match` of every stem with every set: each distinct word is compared once, not once a sentence."""
+    table = np.zeros((len(among), len(stems)))
+    vocabulary = frozenset[str]().union(*among)
+    for column, stem in enumerate(stems):
+        alike = {other: value for other in vocabulary if (value := words.likeness(stem, other))}
+        if alike:
+            for row, held in enumerate(among):
+                table[row, column] = max((alike[word] for word in alike.keys() & held), default=0.0)
+    return table
 
 
 def _rarity(matches: Matrix) -> Matrix:

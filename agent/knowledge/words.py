@@ -308,19 +308,22 @@ def _spellings() -> dict[str, tuple[str, ...]]:
     return {word: tuple(dict.fromkeys(group)) for word, group in table.items()}
 
 
-def match(stemmed: str, among: frozenset[str]) -> float:
+def match(stemmed: str, among: Iterable[str]) -> float:
     """How well a question's stem is found among a sentence's: 1 itself, .8 a synonym or a compound that begins with it,
     .7 a spelling one edit away, 0 not."""
-    if stemmed in among:
-        return 1.0
-    if not synonyms(stemmed).isdisjoint(among):
-        return 0.8
-    if len(stemmed) >= 4:
-        return max((_near(stemmed, other) for other in among if len(other) >= 4), default=0.0)
-    return 0.0
+    return max((likeness(stemmed, other) for other in among), default=0.0)
 
 
 @lru_cache(maxsize=65536)
+def likeness(stemmed: str, other: str) -> float:
+    """`match` for one word."""
+    if stemmed == other:
+        return 1.0
+    if other in synonyms(stemmed):
+        return 0.8
+    return _near(stemmed, other) if len(stemmed) >= 4 and len(other) >= 4 else 0.0
+
+
 def _near(left: str, right: str) -> float:
     if left[0] != right[0]:
         return 0.0

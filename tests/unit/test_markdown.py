@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.knowledge.chunks import with_heading
@@ -158,6 +158,7 @@ LINES = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(LINES)
 def test_any_mix_of_lines_is_chunked_without_loss(lines):
     text = "\n".join(lines)

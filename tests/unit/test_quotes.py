@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.knowledge import asked, quotes, words
@@ -210,6 +210,7 @@ def test_quotes_are_verbatim_short_and_do_not_overlap(name, dim):
         assert all(np.isfinite(value) for quote in found for value in quote.signals.values())
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_question_can_be_asked(question):
     assert quotes.candidates(question, stored(VENUE))

@@ -1,7 +1,7 @@
 """Cutting prose into sentences: the rules by example, and what must hold for any text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.knowledge import sentences
@@ -44,6 +44,7 @@ def test_rules(text, expected):
     assert sentences.split(text) == expected
 
 
+@settings(deadline=None)
 @given(PROSE | WORDS)
 def test_nothing_is_lost_and_order_is_kept(text):
     at = 0
@@ -55,6 +56,7 @@ def test_nothing_is_lost_and_order_is_kept(text):
     assert not text[at:].strip(), "characters after the last sentence"
 
 
+@settings(deadline=None)
 @given(WORDS)
 def test_decimal_numbers_and_times_stay_whole(text):
     for found in sentences.split(text):
