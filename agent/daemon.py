@@ -341,8 +341,8 @@ def _listen(config: Config) -> socket.socket:
         )
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # With the protocol named, asyncio sets TCP_NODELAY on what it accepts; without it a reply of two writes waits for
-        # the client's delayed acknowledgement, 40 ms on a kept connection.
+        # With the protocol named, asyncio sets TCP_NODELAY on what it accepts. Else a reply of two writes waits for the
+        # client's delayed acknowledgement, 40 ms on a kept connection.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
