@@ -78,6 +78,22 @@ def test_no_disk_is_one_clear_line(tmp_path: Path) -> None:
     assert "3000 are needed" in last_line(done)
 
 
+def test_no_network_is_one_clear_line(tmp_path: Path) -> None:
+    env = bare_machine(tmp_path, "python3", "g++", "cc", "tail", "grep", "sleep", "rm", "mv", "sed")
+    python = shutil.which("python3")
+    assert python is not None
+    env |= {
+        "PYTHON": python,
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_RETRIES": "0",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    done = demo(env=env, root=tmp_path / "checkout")
+    assert done.returncode == 1
+    assert "the package index cannot be reached" in last_line(done)
+    assert "run " in last_line(done)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 def test_no_compiler_is_one_clear_line(tmp_path: Path) -> None:
     env = bare_machine(tmp_path, "python3")
