@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .generate import REFUSAL, Generator, prompt
 
 SEED = 900_001  # never used in training
 MAX_TOKENS = 64
+Choose = Callable[[str, list[tuple[str, str]]], list[tuple[str, str]]]
 
 
 @dataclass
@@ -170,6 +172,35 @@ def best(question: str, parts: list[tuple[str, str]], count: int = 3) -> list[tu
     return [parts[n] for n in ranked[:count]]
 
 
+class Embedding:
+    """all-MiniLM-L6-v2 as ONNX, for choosing sentences by meaning."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+        self.names = {entry.name for entry in self.session.get_inputs()}
+        self.known: dict[str, np.ndarray] = {}
+
+    def __call__(self, text: str) -> np.ndarray:
+        if text not in self.known:
+            ids = np.array([self.tokenizer.encode(text).ids[:256]], np.int64)
+            given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            out = self.session.run(None, {name: given[name] for name in self.names})[0][0]
+            vector = out.mean(0) if out.ndim == 2 else out
+            self.known[text] = vector / np.linalg.norm(vector)
+        return self.known[text]
+
+    def best(self, question: str, parts: list[tuple[str, str]], count: int = 3) -> list[tuple[str, str]]:
+        """The sentences nearest to the question by the mean of two cosines, with heading and without."""
+        asked = self(question)
+        scores = [float(asked @ self(text) + asked @ self(f"{heading}: {text}")) for heading, text in parts]
+        return [parts[n] for n in sorted(range(len(parts)), key=lambda n: -scores[n])[:count]]
+
+
 def plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
@@ -180,7 +211,7 @@ def matches(reply: str, answers: list[str]) -> bool:
     return any(f" {plain(a)} " in said or said in f" {plain(a)} " for a in answers if said.strip() and plain(a))
 
 
-def natural(examinee: Examinee, folder: Path, show: int = 0) -> dict[str, Any]:
+def natural(examinee: Examinee, folder: Path, choose: Choose = best, show: int = 0) -> dict[str, Any]:
     """Questions on pages that others wrote, answered from the best three sentences of the page in question."""
     pages = {path.stem: sentences(path.read_text("utf-8")) for path in sorted((folder / "pages").glob("*.md"))}
     everything = [part for parts in pages.values() for part in parts]
@@ -191,7 +222,7 @@ def natural(examinee: Examinee, folder: Path, show: int = 0) -> dict[str, Any]:
         entry = json.loads(line)
         names = [Path(name).stem for name in entry.get("documents", [])]
         parts = [part for name in names for part in pages.get(name, [])] or everything
-        chosen = best(entry["question"], parts)
+        chosen = choose(entry["question"], parts)
         passage = "\n\n".join(f"## {heading}\n{text}" for heading, text in chosen)
         reply = examinee.answer(passage, entry["question"])
         answers = entry["answers"]
@@ -217,12 +248,16 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--natural", type=Path)
+    parser.add_argument(
+        "--embedding", type=Path, help="folder of MiniLM (ONNX) to choose sentences by; without it BM25"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--show", type=int, default=0, help="print this many mistakes of each kind")
     options = parser.parse_args()
     examinee = Examinee(options.model, options.threads)
     if options.natural:
-        print(json.dumps({"natural": natural(examinee, options.natural, options.show)}))
+        choose = Embedding(options.embedding).best if options.embedding else best
+        print(json.dumps({"natural": natural(examinee, options.natural, choose, options.show)}))
         return
     print(
         json.dumps(
