@@ -14,8 +14,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jsonschema
-
 from agent.api.wire import ChatRequest, FunctionCall, JsonObject, Message, Tool, ToolCallWire, ToolChoice
 from agent.errors import InvalidRequest
 
@@ -88,6 +86,8 @@ class Plan:
             return None
         if not isinstance(said, dict):
             return None
+        import jsonschema
+
         tool = next((tool for tool in self.tools if tool.function.name == said.get("name")), None)
         arguments = said.get("arguments", {})
         if tool is None or not jsonschema.Draft202012Validator(tool.function.parameters).is_valid(arguments):
@@ -102,6 +102,8 @@ def plan(body: ChatRequest) -> Plan:
         if body.tool_choice not in (None, "none"):
             raise InvalidRequest("tool_choice needs tools", remedy="Send the tools too.", param="tool_choice")
         return Plan()
+    import jsonschema  # late: most devices never see a tool
+
     for number, tool in enumerate(body.tools):
         try:
             jsonschema.Draft202012Validator.check_schema(tool.function.parameters)

@@ -7,13 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 
 from agent.errors import DeadlineExceeded, OutpostError, Unavailable, from_code
 from agent.paths import default_state
+
+if TYPE_CHECKING:
+    import httpx  # at run time with the first call: `outpost serve` makes none
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _CONNECT_S = 5.0
@@ -74,6 +76,8 @@ class Daemon:
         return response.json() if response.content else None
 
     def _client(self) -> httpx.Client:
+        import httpx
+
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
         return httpx.Client(base_url=self._url, headers=headers, timeout=timeout, trust_env=False)
@@ -81,6 +85,8 @@ class Daemon:
 
 @contextmanager
 def _connection_errors(url: str) -> Iterator[None]:
+    import httpx
+
     try:
         yield
     except httpx.InvalidURL as error:

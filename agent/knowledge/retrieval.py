@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import BadModel, Unavailable
-from agent.knowledge import quotes, words
+from agent.knowledge import words
 from agent.knowledge.chunks import StoredSentence
-from agent.messages import Passage, Retrieval
+from agent.messages import Passage, Quote, Retrieval
 
 if TYPE_CHECKING:
     from agent.knowledge.knowledge import Embedder, Knowledge
@@ -52,8 +52,7 @@ class Retriever:
     async def retrieve(self, question: str, collection: str) -> Retrieval:
         """Raises NotFound for an unknown collection, and what `Knowledge.search` raises."""
         found = await self.gather(question, collection)
-        chosen = await asyncio.to_thread(quotes.candidates, question, found.sentences, found.vector, found.word_vectors)
-        return Retrieval(found.passages, chosen, found.mode)
+        return Retrieval(found.passages, await asyncio.to_thread(_choose, question, found), found.mode)
 
     async def gather(self, question: str, collection: str) -> Gathered:
         """Search, the sentences of what it found, and the vectors to weigh them by. Raises as `retrieve`."""
@@ -68,9 +67,24 @@ class Retriever:
         """Vectors of the question and of its words; nothing where the model fails just now."""
         if self._embedder is None:
             return None, {}
-        probes = quotes.probe_words(question)
+        probes = await asyncio.to_thread(_probe_words, question)
         try:
             vectors = await self._embedder.embed([words.correct(question), *probes], deadline_s=_EMBED_S)
         except (Unavailable, BadModel):
             return None, {}
         return vectors[0], dict(zip(probes, vectors[1:], strict=True))
+
+
+# quotes brings numpy with it, which the control process does without until the first question.
+
+
+def _choose(question: str, found: Gathered) -> tuple[Quote, ...]:
+    from agent.knowledge import quotes
+
+    return quotes.candidates(question, found.sentences, found.vector, found.word_vectors)
+
+
+def _probe_words(question: str) -> tuple[str, ...]:
+    from agent.knowledge import quotes
+
+    return quotes.probe_words(question)

