@@ -63,6 +63,9 @@ ANSWER_TOKENS = 96
 AGREEMENT_PRIOR = {"generated_refused": -0.8, "generated_within": 0.8, "generated_overlap": 0.4}
 """What a language model's opinion is worth while none has been measured: some, but it never decides alone."""
 
+LEAST_RIGHT = 20
+"""Right answers that a language model must give before its confidence is fitted."""
+
 Weights = dict[str, float]
 Array = np.ndarray
 
@@ -295,8 +298,12 @@ def main() -> None:
         bias, weights = fit_confidence(outcomes, CONFIDENT_BY)
         _write_confidence("quote", (bias, weights))
         if options.slm:
-            _write_confidence("quote_with_generated", fit_confidence(joined, CONFIDENT_WITH_GENERATED))
-            _write_confidence("generated", fit_confidence(answers, CONFIDENT_GENERATED))
+            source = f"models/reference/natural-dev with {options.slm.stem}"
+            _write_confidence("quote_with_generated", fit_confidence(joined, CONFIDENT_WITH_GENERATED), source)
+            if sum(one.right for one in answers) >= LEAST_RIGHT:
+                _write_confidence("generated", fit_confidence(answers, CONFIDENT_GENERATED), source)
+            else:
+                print(f"fewer than {LEAST_RIGHT} right answers: the model of generated answers stays as it is")
         else:
             guessed = "models/reference/natural-dev, what the language model adds by prior"
             _write_confidence("quote_with_generated", (bias, weights | AGREEMENT_PRIOR), guessed)
