@@ -130,8 +130,9 @@ def servers(options: argparse.Namespace) -> None:
         for clients in (1, 4, 8):
             rates: dict[int, list[float]] = {daemon.port: [], other: []}
             for turn in range(options.rounds + 1):
+                asked = [f"{turn} {prompt}" for prompt in prompts[:clients]]  # new to every cache of prefixes
                 for port in sorted(rates, reverse=bool(turn % 2)):
-                    rate = together(port, names[port], prompts[:clients], options.tokens)
+                    rate = together(port, names[port], asked, options.tokens)
                     if turn:  # the first round loads and warms
                         rates[port].append(rate)
             ratios = [ours / theirs for ours, theirs in zip(rates[daemon.port], rates[other], strict=True)]
