@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, field
 
 from . import clauses, frames, times, values
-from .filler import CHAT, POLITE
+from .filler import CHAT, POLITE, TURNS
 from .frames import Frame
 from .grammar import Text, Value, capitalised, expand
 from .writing import Fact, Writer
@@ -117,6 +117,8 @@ class Generator:
     def noisy(self, question: str) -> str:
         rng = self.rng
         question = capitalised(question)
+        if self.split != "question" and rng.random() < 0.2:
+            question = turned(question, rng)
         if rng.random() < 0.08:
             question = rng.choice(POLITE) + question[0].lower() + question[1:]
         if rng.random() < 0.35:
@@ -314,6 +316,14 @@ class Generator:
             if question and question.text.lower() not in {q.text.lower() for q in asked}:
                 asked.append(question)
         return Example(passage, asked)
+
+
+def turned(question: str, rng: random.Random) -> str:
+    """The question in other words, where one of the turns fits."""
+    for pattern, forms in TURNS:
+        if found := re.match(pattern, question):
+            return rng.choice(forms).format(found[1])
+    return question
 
 
 def located(words: str, text: str) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import times, values
-from .filler import ADVERBS, CLAUSES, EPITHETS, FILLERS, TAILS, WRAPS
+from .filler import ADVERBS, CLAUSES, EPITHETS, FILLERS, SWAPS, TAILS, WRAPS
 from .frames import Frame
 from .grammar import Text, Value, capitalised, expand, slots
 
@@ -74,6 +74,10 @@ class Writer:
     def grown(self, template: str, frame: Frame) -> str:
         """Sometimes an adverb after the verb, an adjective before the subject, or a clause behind it."""
         rng = self.rng
+        if rng.random() < 0.25:
+            for words, others in SWAPS.items():
+                if words in template:
+                    template = template.replace(words, rng.choice(others), 1)
         if rng.random() < 0.1:
             template = re.sub(
                 r"^([^\[<]*?\b(?:is|are|can|may|must|will|was)) ",
