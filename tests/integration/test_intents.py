@@ -108,16 +108,16 @@ def test_clinc150_with_the_embedding(clinc: Clinc, vectors: Vectors) -> None:
 
 @pytest.mark.timeout(600)
 def test_clinc150_by_the_text_alone(clinc: Clinc) -> None:
-    """The bound without any embedding model, on every fifth training sentence to keep it short."""
-    model = train_model(pack_text(clinc.train[::5], clinc.oos_train), None, "none")
+    """The bound without any embedding model, on every tenth training sentence to keep it short."""
+    model = train_model(pack_text(clinc.train[::10], clinc.oos_train), None, "none")
     figures = evaluate(model, clinc, None)
-    assert figures.accuracy >= 0.83
-    assert figures.auroc >= 0.935
+    assert figures.accuracy >= 0.78
+    assert figures.auroc >= 0.92
 
 
 @pytest.mark.timeout(600)
 def test_the_demo_pack_holds_for_texts_it_was_not_trained_on(vectors: Vectors) -> None:
-    """Learning from four fifths; with one in twenty left out it is .88 and .91 (tests/benchmarks/figures/intents.md)."""
+    """Learning from four fifths; with one in twenty left out: .88 and .91 (benchmarks/figures/intents.md)."""
     held, captured = leave_out(DEMO.read_text(encoding="utf-8"), vectors, 5)
     assert held.accuracy >= 0.84, held
     assert held.rejected >= 0.87, captured
