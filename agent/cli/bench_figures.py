@@ -75,7 +75,7 @@ def _starting(state: Path, config: Path, starts: int) -> list[Figure]:
             if start == 0 and (idle := daemon.idle_bytes()) is not None:
                 memory.append(idle / 1e6)
     figures = [_limited("ready after start", ready, "s", 1.0)]
-    return figures + ([_limited("idle memory of the control process", memory, "MB", 80.0)] if memory else [])
+    return figures + ([_limited("control process, idle", memory, "MB", 80.0)] if memory else [])
 
 
 def _decode(daemon: BenchDaemon, raw: Yardstick, prompt: str, plan: Plan) -> Figure:
@@ -88,7 +88,7 @@ def _decode(daemon: BenchDaemon, raw: Yardstick, prompt: str, plan: Plan) -> Fig
                 ours.append((answer.tokens - 1) / answer.decode_s)
             else:
                 theirs.append(raw.decode(prompt, plan.tokens).rate)
-    return _compared("decode, one client", ours, theirs, "tokens/s", "bare llama.cpp loop", at_least=0.97)
+    return _compared("decode, one client", ours, theirs, "tokens/s", "bare loop", at_least=0.97)
 
 
 def _together(daemon: BenchDaemon, prompts: list[str], plan: Plan) -> Figure:
@@ -110,14 +110,14 @@ def _prefix(daemon: BenchDaemon, raw: Yardstick, plan: Plan) -> Figure:
         first, second = (raw.text(SUFFIX_TOKENS, 2000 + 2 * turn + n) for n in (0, 1))
         cold.append(daemon.complete(plan.model, f"{prefix}\n{first}", 2).first_s * 1000)
         warm.append(daemon.complete(plan.model, f"{prefix}\n{second}", 2).first_s * 1000)
-    return _compared("first token, prefix read before", warm, cold, "ms", "prefix new", at_most=0.10)
+    return _compared("first token, warm prefix", warm, cold, "ms", "cold prefix", at_most=0.10)
 
 
 def _overhead(daemon: BenchDaemon, prompt: str, plan: Plan) -> Figure:
     """What a request takes outside the worker, from the client's connect to its last byte."""
     answers = [daemon.complete(plan.model, prompt, 2) for _ in range(max(plan.rounds, 20))]
     return _limited(
-        "a request outside the engine", [(a.total_s - a.engine_s) * 1000 for a in answers], "ms", 5.0, best=False
+        "request outside the engine", [(a.total_s - a.engine_s) * 1000 for a in answers], "ms", 5.0, best=False
     )
 
 

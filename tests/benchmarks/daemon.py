@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -42,6 +43,7 @@ from agent.updates.shelf import Manifest, ManifestFile  # noqa: E402
 from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon  # noqa: E402
 
 MODEL = "measured"
+STAGES = ("understand", "search", "generate")
 
 
 def install(state: Path, gguf: Path) -> None:
@@ -211,13 +213,17 @@ def ask_all(daemon: RunningDaemon, questions: list[str], *, report: bool = False
     stages: dict[str, list[float]] = {}
     pid = daemon.process.pid
     before = cpu_seconds(pid), sum(cpu_seconds(child) for child in children(pid))
-    with daemon.client() as client:
+    address = urlsplit(daemon.url)
+    with contextlib.closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=600)) as client:
         for question in questions:
-            body = {"model": "outpost", "messages": [{"role": "user", "content": question}]}
+            body = json.dumps({"model": "outpost", "messages": [{"role": "user", "content": question}]})
             started = time.perf_counter()
-            reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+            client.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+            reply = json.loads(client.getresponse().read())
             walls.append((time.perf_counter() - started) * 1000)
-            for stage, milliseconds in reply["outpost"]["timings_ms"].items():
+            timings = reply["outpost"]["timings_ms"]
+            timings["outside these stages"] = walls[-1] - sum(timings.get(stage, 0.0) for stage in STAGES)
+            for stage, milliseconds in timings.items():
                 stages.setdefault(stage, []).append(milliseconds)
     if not report:
         return

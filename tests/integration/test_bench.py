@@ -52,12 +52,12 @@ def test_every_figure_is_measured(state: Path) -> None:
     names = [figure["name"] for figure in report["figures"]]
     assert names == [
         "ready after start",
-        "idle memory of the control process",
+        "control process, idle",
         "decode, one client",
         "4 clients together",
         "8 clients together",
-        "first token, prefix read before",
-        "a request outside the engine",
+        "first token, warm prefix",
+        "request outside the engine",
     ]
     for figure in report["figures"]:
         assert all(math.isfinite(value) and value > 0 for value in (figure["value"], figure["ratio"])), figure
