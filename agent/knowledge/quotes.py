@@ -13,7 +13,8 @@ Features of a sentence, all in about -1..1:
     keyword            share of the question's content words that it holds, weighted by rarity (evidence, not ranked by)
     context            the same with its heading and the sentence before it
     heading            the same for the heading alone
-    foreign            share of the words of its two innermost headings that the question does not name
+    foreign            words of its headings that the question does not name, in tenths, at most 1: under "The café >
+                       Hours" it speaks of the café, not of the venue
     soft               the same as keyword where a word also counts as held when its embedding is near the sentence
     lead               the same for the sentence's first words, or a row's first cell: what it is about
     precision          share of its own content words that the question names
@@ -54,7 +55,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.knowledge import asked, words
-from agent.knowledge.chunks import HEADING_SEPARATOR, StoredSentence
+from agent.knowledge.chunks import StoredSentence
 from agent.messages import Quote
 
 Vector = NDArray[np.float32]
@@ -69,6 +70,7 @@ MAX_QUOTES = 5
 _LEAD_WORDS = 4
 _SOFT_FROM, _SOFT_SPAN = 0.15, 0.4
 """A word's cosine with a sentence counts from the first and is full at the sum of both."""
+_MOST_FOREIGN = 10
 _MODEL = Path(__file__).with_name("quote_model.json")
 
 
@@ -240,14 +242,13 @@ def _heading_conditions(heading: str) -> asked.Conditions:
 
 
 def _foreign(heading: str, named: Sequence[str]) -> float:
-    content = _heading_words(heading)
-    return sum(words.match(word, named) == 0 for word in content) / (len(content) + 1)
+    strange = sum(words.match(word, named) == 0 for word in _heading_words(heading))
+    return min(strange, _MOST_FOREIGN) / _MOST_FOREIGN
 
 
 @lru_cache(maxsize=1024)
 def _heading_words(heading: str) -> tuple[str, ...]:
-    inner = " ".join(heading.split(HEADING_SEPARATOR)[-2:])
-    return tuple(words.stem(word) for word in words.content_words(inner))
+    return tuple(dict.fromkeys(words.stem(word) for word in words.content_words(heading)))
 
 
 def _covers(wanted: frozenset[int], held: frozenset[int], always: bool) -> float:

@@ -61,6 +61,7 @@ async def test_the_demo_venue_is_quoted_verbatim(embedder, tmp_path):
             ("What does an adult ticket cost if I buy it online?", "£13.00"),
             ("Do I need a password for the wifi?", "password"),
             ("What is the height limit in the car park?", "2.0 metres"),
+            ("How late are you open on a Thursday in summer?", "Thursday until 21:00"),
         ]:
             found = await retriever.retrieve(question, "default")
             assert found.mode == "hybrid"
