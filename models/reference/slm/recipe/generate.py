@@ -117,7 +117,7 @@ class Generator:
     def noisy(self, question: str) -> str:
         rng = self.rng
         question = capitalised(question)
-        if self.split != "question" and rng.random() < 0.2:
+        if self.split != "question" and rng.random() < 0.3:
             question = turned(question, rng)
         if rng.random() < 0.08:
             question = rng.choice(POLITE) + question[0].lower() + question[1:]

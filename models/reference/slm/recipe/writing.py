@@ -74,7 +74,7 @@ class Writer:
     def grown(self, template: str, frame: Frame) -> str:
         """Sometimes an adverb after the verb, an adjective before the subject, or a clause behind it."""
         rng = self.rng
-        if rng.random() < 0.25:
+        if rng.random() < 0.35:
             for words, others in SWAPS.items():
                 if words in template:
                     template = template.replace(words, rng.choice(others), 1)

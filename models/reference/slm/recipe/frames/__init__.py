@@ -2,7 +2,7 @@
 
 A frame file is a list of blocks. Lines of a block:
 
-    @ name                  starts a frame
+    @ name                  starts a frame; `@ + file.name` goes on with one that another file started
     let slot=kind ...       its slots; kinds are those of values.py
     key slot ...            slots that say what the fact is about (a question about another one has no answer here)
     parts whole=a,b         a span that consists of others: with a part known, asking for the whole is not refused
@@ -38,16 +38,16 @@ class Frame:
     held_several: list[str] = field(default_factory=list)
 
 
-def read(path: Path) -> list[Frame]:
-    frames: list[Frame] = []
+def read(path: Path, known: dict[str, Frame]) -> None:
+    """Add a file's frames to those known."""
     for line in path.read_text("utf-8").splitlines():
         mark, _, rest = line.partition(" ")
         if not line.strip() or mark == "#":
             continue
         if mark == "@":
-            frames.append(Frame(f"{path.stem}.{rest}"))
+            name = rest.removeprefix("+ ") if rest.startswith("+ ") else f"{path.stem}.{rest}"
+            frame = known[name] if rest.startswith("+ ") else known.setdefault(name, Frame(name))
             continue
-        frame = frames[-1]
         if mark == "let":
             frame.kinds.update(pair.split("=") for pair in rest.split())
         elif mark == "key":
@@ -71,12 +71,14 @@ def read(path: Path) -> list[Frame]:
             frame.rows.append(rest)
         else:
             raise ValueError(f"{path.name}: unknown mark in {line!r}")
-    return frames
 
 
 @cache
 def load() -> tuple[Frame, ...]:
-    return tuple(frame for path in sorted(Path(__file__).parent.glob("*.txt")) for frame in read(path))
+    known: dict[str, Frame] = {}
+    for path in sorted(Path(__file__).parent.glob("*.txt"), key=lambda path: (path.stem == "more", path.stem)):
+        read(path, known)
+    return tuple(known.values())
 
 
 @cache
