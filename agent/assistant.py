@@ -21,9 +21,9 @@ from typing import Protocol
 from agent import prompts
 from agent.confidence import provisional, routing, signals
 from agent.config import Assistant as AssistantConfig
-from agent.errors import BadModel, Unavailable, UnknownModel
-from agent.intake import clean
-from agent.knowledge.intents import Intent, IntentPack
+from agent.errors import OutpostError, StorageFailed, StorageFull
+from agent.intake import bounded, clean
+from agent.knowledge.intents import Intent
 from agent.knowledge.language import Language, supported
 from agent.messages import (
     Action,
@@ -49,9 +49,6 @@ from agent.sessions import Sessions, in_context
 from agent.telemetry.journal import Event, Journal
 from agent.telemetry.metrics import Metrics
 
-_LOST_PART = (Unavailable, UnknownModel, BadModel)
-"""What takes a route away without taking the answer away."""
-
 ANSWER_TOKENS = 96
 
 
@@ -75,14 +72,11 @@ class Retriever(Protocol):
 
 
 class Understanding(Protocol):
-    """Language and intent of an utterance; ``pack`` is the intent pack in use."""
-
-    @property
-    def pack(self) -> IntentPack | None: ...
+    """Language and intent of an utterance; no intent where no pack is in use."""
 
     async def identify(self, text: str) -> Language: ...
 
-    async def classify(self, text: str) -> IntentResult | None: ...
+    async def classify(self, text: str) -> tuple[IntentResult, Intent] | None: ...
 
 
 @dataclass(slots=True)
@@ -137,6 +131,7 @@ class Assistant:
         self._journal = journal
         self._metrics = metrics
         self._deadline_s = deadline_s
+        self._cache_is_stale = False
         self.sessions = Sessions(config.session_turns, config.session_idle_s)
 
     async def answer(self, question: Question) -> Answer:
@@ -150,29 +145,29 @@ class Assistant:
     async def end_session(self, id: str) -> bool:
         """Forget a conversation, in the context and in the text engine's cache; whether there was one."""
         known = self.sessions.end(id)
+        self._cache_is_stale = True
         await self._forget_cache()
         return known
 
     async def expire_sessions(self) -> int:
-        """Forget the idle conversations as `end_session` does; how many there were."""
+        """Forget the idle conversations as `end_session` does; how many there were. A cache that could not be dropped
+        is tried again at the next call. Raises what the text engine raises."""
         expired = self.sessions.expire()
-        if expired:
-            await self._forget_cache()
+        self._cache_is_stale = self._cache_is_stale or bool(expired)
+        await self._forget_cache()
         return len(expired)
 
     async def _forget_cache(self) -> None:
-        if self._text is None:
-            return
-        try:
+        if self._cache_is_stale and self._text is not None:
             await self._text.forget()
-        except _LOST_PART:
-            return  # a worker that is not running holds no cache
+        self._cache_is_stale = False
 
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         """Stages, provisional text where the question allows it, then exactly one Answer."""
         text = clean(question.text, self._config.max_question_chars)
         window = question.history or self.sessions.window(question.session)
-        work = _Work(question, text, window[-2 * self._config.session_turns :], time.perf_counter())
+        turns = bounded(window, self._config.session_turns, self._config.max_question_chars)
+        work = _Work(question, text, turns, time.perf_counter())
         yield Stage("understanding")
         await self._understand(work)
         if self._wants_documents(work):
@@ -185,7 +180,7 @@ class Assistant:
                         yield provisional_text
         answer = self._decide(work)
         self.sessions.remember(question.session, text, answer.text)
-        await self._journal.record(_event(answer))
+        answer = await self._recorded(answer)
         self._observe(answer)
         yield answer
 
@@ -200,21 +195,17 @@ class Assistant:
                 work.language = self._config.languages[0] if work.language_supported else guess.code
                 if guess.code in self._config.languages:
                     work.language = guess.code
-                pack = self._understanding.pack
-                if work.language_supported and pack is not None:
-                    self._take_intent(work, await self._understanding.classify(work.text), pack)
-            except _LOST_PART as error:
+                if work.language_supported and (match := await self._understanding.classify(work.text)):
+                    self._take_intent(work, *match)
+            except OutpostError as error:
                 work.notes.append(f"language and intents unavailable: {error.code}")
         work.timings["understand"] = _since(started)
 
-    def _take_intent(self, work: _Work, result: IntentResult | None, pack: IntentPack) -> None:
-        if result is None:
-            return
+    def _take_intent(self, work: _Work, result: IntentResult, intent: Intent) -> None:
         features = signals.intent(result)
         confidence = provisional.confidence("intent", features)
         if confidence < self._config.min_confidence:
             return
-        intent = pack.intent(result.intent)
         work.intent = intent.name
         work.person_requested = intent.handoff
         action = Action(intent.action, dict(result.slots)) if intent.action else None
@@ -236,7 +227,7 @@ class Assistant:
         collection = work.question.collection or self._config.collection
         work.retrieval = await self._retriever.retrieve(query, collection)
         if work.retrieval.mode == "keyword":
-            work.notes.append("keyword search only: no embedding model")
+            work.notes.append("keyword search only: embeddings are missing")
         if work.retrieval.quotes:
             features = signals.quote(query, work.retrieval)
             best = work.retrieval.quotes[0]
@@ -264,7 +255,7 @@ class Assistant:
                     tokens.extend(event.logprobs)
                     if work.question.stream_provisional and event.text:
                         yield Provisional(event.text)
-        except _LOST_PART as error:
+        except OutpostError as error:
             work.notes.append(f"no generated answer: {error.code}")
         else:
             work.model = model.model
@@ -304,7 +295,7 @@ class Assistant:
             language=work.language,
             intent=work.intent,
             retrieval=work.retrieval.mode if work.retrieval else "none",
-            notes=tuple(work.notes),
+            notes=(*work.question.notes, *work.notes),
             model=work.model,
             usage=work.usage,
             timings_ms={name: round(value, 2) for name, value in work.timings.items()},
@@ -323,6 +314,15 @@ class Assistant:
             sources=served.sources,
             action=served.action,
         )
+
+    async def _recorded(self, answer: Answer) -> Answer:
+        """The answer, once it is in the journal; where that fails the visitor is answered all the same."""
+        try:
+            await self._journal.record(_event(answer))
+        except (StorageFull, StorageFailed) as error:
+            self._metrics.journal_failures.inc()
+            return replace(answer, notes=(*answer.notes, f"not in the journal: {error.code}"))
+        return answer
 
     def _observe(self, answer: Answer) -> None:
         self._metrics.answers.labels(answer.decision, answer.reason).inc()

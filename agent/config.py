@@ -42,7 +42,7 @@ class Server(_Section):
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 lets the system choose")
     token_file: Path | None = Field(None, description="file with the users' bearer token (one line)")
     allowed_hosts: tuple[str, ...] = Field((), description="further Host header names to accept")
-    max_body_mb: int = Field(64, ge=1, le=1024, description="largest request body, MiB")
+    max_body_mb: int = Field(64, ge=1, le=1024, description="largest body with documents, MiB; others end at 8")
     queue: int = Field(32, ge=1, le=10_000, description="questions and generations waiting or running; then 429")
     request_timeout_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request, seconds")
 
@@ -120,11 +120,11 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None) -> Conf
     """
     source = path or (SYSTEM_CONFIG if SYSTEM_CONFIG.is_file() else shipped("device_configs", "laptop.toml"))
     data = _read(source)
-    _override(data, os.environ if env is None else env)
+    overridden = _override(data, os.environ if env is None else env)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_explain(source, error, data), remedy="") from error
+        raise ConfigError(_explain(source, error, overridden)) from error
 
 
 def with_server(config: Config, *, host: str | None, port: int | None) -> Config:
@@ -147,7 +147,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}", remedy="Mend that line.") from error
 
 
-def _override(data: dict[str, Any], env: Mapping[str, str]) -> None:
+def _override(data: dict[str, Any], env: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Put the variables' values into ``data``; which variable set which field."""
+    overridden = {}
     for name, value in env.items():
         if not name.startswith("OUTPOST_") or "__" not in name:
             continue
@@ -155,6 +157,8 @@ def _override(data: dict[str, Any], env: Mapping[str, str]) -> None:
         table = data.setdefault(section, {})
         if isinstance(table, dict):
             table[key] = _parse(value)
+            overridden[section, key] = name
+    return overridden
 
 
 def _parse(value: str) -> Any:
@@ -165,14 +169,16 @@ def _parse(value: str) -> Any:
         return value
 
 
-def _explain(source: Path, error: ValidationError, data: Mapping[str, Any]) -> str:
+def _explain(source: Path, error: ValidationError, overridden: Mapping[tuple[str, str], str]) -> str:
     lines = []
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
+        key = [str(part) for part in problem["loc"]]
+        variable = overridden.get((key[0], key[1])) if len(key) > 1 else None
+        where = f"the variable {variable}" if variable else str(source)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{source}: unknown key {where!r}{_nearest(problem['loc'])}")
+            lines.append(f"{where}: unknown key {'.'.join(key)!r}{_nearest(problem['loc'])}")
         else:
-            lines.append(f"{source}: {where} = {problem['input']!r}: {problem['msg']}")
+            lines.append(f"{where}: {'.'.join(key)} = {problem['input']!r}: {problem['msg']}")
     return "\n".join(lines)
 
 

@@ -49,6 +49,8 @@ from agent.understanding import WORKER, Understanding
 DRAIN_S = 10.0
 _HOUSEKEEPING_S = 1.0
 _PING_S = 5.0
+_SPARE_CONNECTIONS = 64
+"""Connections beyond four times the queue: status polls, long conversations of idle pages."""
 _log = logging.getLogger("outpost")
 
 
@@ -74,6 +76,7 @@ async def serve(config: Config, state: Path) -> None:
             server = _Server(
                 uvicorn.Config(
                     create_app(services, access),
+                    limit_concurrency=4 * config.server.queue + _SPARE_CONNECTIONS,
                     log_config=None,
                     access_log=False,
                     lifespan="off",
@@ -183,17 +186,21 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             assert understanding.pack is not None
             return report or TrainingReport(len(understanding.pack.intents), examples(understanding.pack), 0.0)
 
+        rescanning = asyncio.Lock()
+
         async def rescan() -> Sequence[InstalledModel]:
-            await asyncio.to_thread(installation.refresh)
-            now = installation.specs(config)
-            for name in specs.keys() - now.keys():
-                await pool.unregister(name)
-            for name, spec in now.items():
-                if specs.get(name) != spec:
-                    await pool.replace(spec)
-            specs.clear()
-            specs.update(now)
-            return installation.models()
+            async with rescanning:
+                await asyncio.to_thread(installation.refresh)
+                now = installation.specs(config)
+                for name in specs.keys() - now.keys():
+                    await pool.unregister(name)
+                for name, spec in now.items():
+                    if specs.get(name) != spec:
+                        await pool.replace(spec)
+                specs.clear()
+                specs.update(now)
+                await library.use_embedding(installation.embedding(config.models.embedding))
+                return installation.models()
 
         def notes() -> Sequence[str]:
             missing = installation.missing(config)
@@ -239,7 +246,10 @@ async def _keep_house(services: Services) -> None:
     """End idle conversations: what the last visitor said must not reach the next."""
     while True:
         await asyncio.sleep(_HOUSEKEEPING_S)
-        await services.assistant.expire_sessions()
+        try:
+            await services.assistant.expire_sessions()
+        except OutpostError as error:  # tried again in a moment; the daemon goes on
+            _log.warning("a conversation's cache could not be dropped yet: %s", error)
 
 
 async def _feed_watchdog(services: Services) -> None:
@@ -295,11 +305,12 @@ def _gauges(services: Services) -> State:
             model.model: {
                 "pss_bytes": float(model.pss_bytes or 0),
                 "requests": float(model.requests),
-                "loads": float(model.loads),
-                "crashes": float(model.crashes),
                 "ready": float(model.state == "ready"),
             }
             for model in pool.models
+        },
+        worker_counts={
+            model.model: {"loads": float(model.loads), "crashes": float(model.crashes)} for model in pool.models
         },
     )
 

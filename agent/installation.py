@@ -23,6 +23,7 @@ class Installation:
     def __init__(self, store: ModelStore) -> None:
         self._store = store
         self._models: dict[str, InstalledModel] = {}
+        self._notes: list[str] = []
         self.refresh()
 
     @classmethod
@@ -34,6 +35,7 @@ class Installation:
     def refresh(self) -> None:
         """Look again at what is on disk; blocking."""
         self._models = {model.name: model for model in self._store.list()}
+        self._notes = [f"model {name} cannot be used: {error}" for name, error in self._store.broken()]
 
     def models(self) -> Sequence[InstalledModel]:
         """Those that an engine of this version can run."""
@@ -52,7 +54,8 @@ class Installation:
         return [f"no SLM: {name} is not installed (`outpost models pull {name}`); answers are quotes only"]
 
     def notes(self) -> Sequence[str]:
-        return [f"model {name} cannot be used: {error}" for name, error in self._store.broken()]
+        """Models that are there and cannot be used, as of the last `refresh`."""
+        return self._notes
 
     def specs(self, config: Config) -> dict[str, ModelSpec]:
         """How the pool loads each of `models`, by name."""

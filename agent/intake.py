@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from agent.errors import InputTooLarge, InvalidRequest
+from agent.messages import ChatMessage
 
 _KEPT_CONTROLS = frozenset("\n\t")
 _BLANKS = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
@@ -34,3 +36,18 @@ def _readable(char: str) -> bool:
     if char in _KEPT_CONTROLS or char in "\u200c\u200d":
         return True
     return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+
+
+def bounded(window: Sequence[ChatMessage], turns: int, max_chars: int) -> tuple[ChatMessage, ...]:
+    """The newest ``turns`` question-answer pairs of a conversation, readable text only, at most ``max_chars``
+    characters in all; a turn that would go over is left out with all before it."""
+    kept: list[ChatMessage] = []
+    left = max_chars
+    for turn in reversed(window[max(0, len(window) - 2 * turns) :]):
+        text = "".join(char for char in turn.content[: left + 1] if _readable(char)).strip()
+        if len(turn.content) > left:
+            break
+        left -= len(text)
+        if text:
+            kept.append(ChatMessage(turn.role, text))
+    return tuple(reversed(kept))

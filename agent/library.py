@@ -45,6 +45,7 @@ class Library:
     """See the module; an async context manager. ``embedding`` None: keyword search only."""
 
     def __init__(self, path: Path, pool: Pool, embedding: InstalledModel | None) -> None:
+        self._pool = pool
         self._embedder = EmbeddingClient(pool, embedding.name) if embedding is not None else None
         self._model = _identity(embedding)
         self._knowledge = Knowledge(path, self._embedder, self._model)
@@ -82,6 +83,15 @@ class Library:
             return await self.add(collection, await asyncio.to_thread(documents_of_jsonl, name, data))
         title, text = await self._parser.extract(name, data)
         return await self.add(collection, [Document(name, title, text)])
+
+    async def use_embedding(self, embedding: InstalledModel | None) -> None:
+        """Take the embedding model as it is installed now; documents are embedded again where it is another one."""
+        if (model := _identity(embedding)) == self._model:
+            return
+        self._embedder = EmbeddingClient(self._pool, embedding.name) if embedding is not None else None
+        self._model = model
+        await self._knowledge.use_embedder(self._embedder, model)
+        self._retriever = Retriever(self._knowledge, self._embedder)
 
     async def delete(self, collection: str, document: str) -> None:
         """Raises NotFound."""

@@ -233,7 +233,8 @@ class IntentResult:
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a person asks. ``history`` holds earlier turns that the client sent; with ``session`` the device keeps its
-    own bounded window instead. ``stream_provisional``: the client accepts text before the route is decided."""
+    own bounded window instead. ``stream_provisional``: the client accepts text before the route is decided. ``notes``
+    go into the answer's: what of the request could not be heeded."""
 
     text: str
     session: str | None = None
@@ -241,6 +242,7 @@ class Question:
     collection: str | None = None
     stream_provisional: bool = False
     sampling: Sampling | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,15 +40,18 @@ class Sessions:
 
     def window(self, id: str | None) -> tuple[ChatMessage, ...]:
         """The earlier turns of a session, oldest first; none for an unknown, ended or absent one."""
-        self.expire()
         session = self._sessions.get(id) if id else None
-        return tuple(session.turns) if session else ()
+        if session is None or session.last_used < self._clock() - self._idle_s:
+            return ()
+        return tuple(session.turns)
 
     def remember(self, id: str | None, question: str, answer: str) -> None:
         """Add a pair; the session that was silent longest goes when there are more than MAX_SESSIONS."""
         if not id or self._turns == 0:
             return
-        session = self._sessions.pop(id, None) or _Session(deque(maxlen=2 * self._turns))
+        session = self._sessions.pop(id, None)
+        if session is None or session.last_used < self._clock() - self._idle_s:
+            session = _Session(deque(maxlen=2 * self._turns))
         session.turns.append(ChatMessage("user", question))
         session.turns.append(ChatMessage("assistant", answer))
         session.last_used = self._clock()

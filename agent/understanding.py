@@ -17,7 +17,7 @@ from agent.engines.clients import IntentClient, TrainingReport
 from agent.engines.pool import ModelSpec, Pool
 from agent.engines.protocol import LoadSpec
 from agent.errors import NotFound, StorageFailed
-from agent.knowledge.intents import IntentPack, parse_pack, training_texts
+from agent.knowledge.intents import Intent, IntentPack, parse_pack, training_texts
 from agent.knowledge.language import Language
 from agent.messages import IntentResult
 
@@ -54,11 +54,15 @@ class Understanding:
         code, probability = await self._client.identify(text)
         return Language(code, probability)
 
-    async def classify(self, text: str) -> IntentResult | None:
-        """None where no intent pack is in use."""
+    async def classify(self, text: str) -> tuple[IntentResult, Intent] | None:
+        """The best intent as the pack in use words it; None where there is no pack."""
         if self.pack is None:
             return None
-        return (await self.classify_all([text]))[0]
+        result = (await self.classify_all([text]))[0]
+        try:
+            return result, self.pack.intent(result.intent)
+        except NotFound:  # another pack was taken into use while this one was asked
+            return None
 
     async def classify_all(self, texts: Sequence[str]) -> list[IntentResult]:
         """Raises NotFound where no intent pack is in use."""

@@ -112,7 +112,7 @@ environment() {
         "$python" -m venv "$VENV" >/dev/null 2>&1 ||
             die "$python cannot make virtual environments; install that part: sudo apt-get install python3-venv"
     fi
-    "$VENV/bin/python" -c 'import llama_cpp' 2>/dev/null || build_llama
-    long_step "installing Outpost and what it needs" "$VENV/install.log" "$VENV/bin/pip" install -e ".[$extra]"
+    [ "$("$VENV/bin/python" -c 'import llama_cpp; print(llama_cpp.__version__)' 2>/dev/null)" = "${LLAMA#*==}" ] || build_llama
+    CMAKE_ARGS=$(llama_flags) long_step "installing Outpost and what it needs" "$VENV/install.log" "$VENV/bin/pip" install -e ".[$extra]"
     echo "$wanted" >"$stamp"
 }

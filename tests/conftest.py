@@ -46,12 +46,12 @@ def tiny_hybrid_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def embedding_model() -> Path:
-    """A folder made by `quantize.embedding` from all-MiniLM-L6-v2, or a skip: OUTPOST_EMBEDDING_MODEL, else the state
-    folder of this checkout's demo."""
+    """A folder made by `quantize.embedding` from all-MiniLM-L6-v2, or a skip: OUTPOST_EMBEDDING_MODEL, else the one
+    that this checkout's demo made."""
     named = os.environ.get("OUTPOST_EMBEDDING_MODEL")
     if named and not (Path(named) / "model.onnx").is_file():
         pytest.fail(f"OUTPOST_EMBEDDING_MODEL names {named}, which holds no model.onnx")
-    places = [Path(named)] if named else sorted((ROOT / ".state").glob("**/all-minilm-l6-v2"))
+    places = [Path(named)] if named else [ROOT / ".venv" / "demo" / "models" / "all-minilm-l6-v2"]
     for folder in places:
         if (folder / "model.onnx").is_file() and (folder / "tokenizer.json").is_file():
             return folder

@@ -36,7 +36,7 @@ def create_app(services: Services, access: Access) -> ASGIApp:
     app.add_exception_handler(Exception, _internal_error)
     for router in (openai.router, knowledge.router, admin.router, pages.router()):
         app.include_router(router)
-    return Guard(_Counted(app, services), access)
+    return _Counted(Guard(app, access), services)
 
 
 class _Counted:

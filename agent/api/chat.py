@@ -19,9 +19,14 @@ from fastapi.responses import JSONResponse, Response
 
 from agent.api.services import ASSISTANT, EventStream, Services, attended
 from agent.api.wire import SSE_DONE, ChatRequest, JsonObject, OutpostOptions, sse, usage_object
+from agent.assistant import ANSWER_TOKENS
 from agent.errors import InvalidRequest
 from agent.messages import Answer, ChatMessage, Provisional, Question, Role, Sampling, Stage
 
+_RAW_ONLY = (
+    "tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "stop", "reasoning_effort",
+    "chat_template_kwargs",
+)  # fmt: skip
 _PIECE = re.compile(r"\S+\s*")
 
 
@@ -71,8 +76,8 @@ def outpost_object(answer: Answer) -> JsonObject:
 
 
 def _question(body: ChatRequest) -> Question:
-    for name in ("tools", "response_format", "logprobs", "top_logprobs", "seed", "stop"):
-        if getattr(body, name):
+    for name in _RAW_ONLY:
+        if getattr(body, name) not in (None, False, ()):
             raise InvalidRequest(
                 f"{name!r} does not go with the model {ASSISTANT!r}",
                 remedy="Leave it out, or name an installed model (see /v1/models).",
@@ -81,19 +86,32 @@ def _question(body: ChatRequest) -> Question:
     last = body.messages[-1]
     if last.role != "user":
         raise InvalidRequest(f"the last message is the {last.role}'s; the assistant answers a user's", param="messages")
+    if any(message.role == "tool" for message in body.messages):
+        raise InvalidRequest(
+            f"the model {ASSISTANT!r} calls no tools", remedy="Leave their replies out.", param="messages"
+        )
     roles: dict[str, Role] = {"user": "user", "assistant": "assistant"}
     earlier = tuple(
         ChatMessage(roles[message.role], message.text) for message in body.messages[:-1] if message.role in roles
     )
     options = body.outpost or OutpostOptions()
-    limit = body.max_completion_tokens or body.max_tokens
+    unheard = any(message.role in ("system", "developer") for message in body.messages)
     return Question(
         text=last.text,
         session=options.session,
         history=earlier,
         collection=options.collection,
         stream_provisional=options.provisional,
-        sampling=Sampling(max_tokens=limit) if limit else None,
+        sampling=Sampling(
+            temperature=body.temperature or 0.0,
+            top_k=body.top_k or 0,
+            top_p=body.top_p or 1.0,
+            min_p=body.min_p or 0.0,
+            repetition_penalty=body.repetition_penalty or 1.0,
+            seed=body.seed,
+            max_tokens=body.max_completion_tokens or body.max_tokens or ANSWER_TOKENS,
+        ),
+        notes=("system messages do not change the assistant",) if unheard else (),
     )
 
 
@@ -104,9 +122,12 @@ async def _stream(
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
         return sse(_chunk(id, created, choices=[choice], **more))
 
-    yield chunk({"role": "assistant", "content": ""})
+    begun = False
     async with aclosing(daemon.assistant.stream(question)) as events:
         async for event in events:
+            if not begun:  # only now: a question that cannot be read is still a plain HTTP error
+                begun = True
+                yield chunk({"role": "assistant", "content": ""})
             if isinstance(event, Stage):
                 yield chunk({}, outpost={"stage": event.name})
             elif isinstance(event, Provisional):

@@ -22,6 +22,7 @@ from agent.errors import Forbidden, InputTooLarge, InvalidRequest, OutpostError,
 _OPEN = frozenset({"/", "/operator", "/healthz", "/readyz", "/favicon.ico"})
 _OPEN_PREFIX = "/static/"
 _SEARCH = re.compile(r"/v1/knowledge/[^/]+/search")
+_SMALL_BODY = 8 << 20
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -89,12 +90,18 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
             self._check(scope["method"], scope["path"], headers)
-            limited = _Limited(receive, self._access.max_body_bytes)
+            limited = _Limited(receive, self._body_limit(scope["path"]))
             limited.check_declared(headers.get(b"content-length"))
         except OutpostError as error:
             await _refuse(error, send)
             return
         await self._app(scope, limited, send)
+
+    def _body_limit(self, path: str) -> int:
+        """Only documents are large; everything else is read into memory before the queue has had a say."""
+        if path.startswith("/v1/knowledge"):
+            return self._access.max_body_bytes
+        return min(self._access.max_body_bytes, _SMALL_BODY)
 
     def _check(self, method: str, path: str, headers: dict[bytes, str]) -> None:
         host = _name(headers.get(b"host", ""))

@@ -92,15 +92,15 @@ async def chat_completions(body: ChatRequest, request: Request, daemon: Daemon) 
         sampling=_chat_sampling(body, daemon, wanted.schema),
         messages=tuple(_message(message) for message in wanted.messages(body.messages)),
         tools=wanted.for_template,
+        template_variables=body.chat_template_kwargs or {},
     )
     reply = _Reply(f"chatcmpl-{uuid.uuid4().hex}", "chat.completion", body.model)
     events = client.generate(generation, deadline_s=daemon.config.server.request_timeout_s)
-    if body.stream and not wanted.offers_calls:
-        return EventStream(_stream_chat(reply, events, body, daemon), daemon)
+    if body.stream:
+        chunks = _stream_calls(reply, wanted, events, body, daemon) if wanted.offers_calls else None
+        return EventStream(chunks or _stream_chat(reply, events, body, daemon), daemon)
     collected = await attended(request, _collect(events, daemon), daemon)
     message = wanted.read(collected.text, collected.end.finish_reason)
-    if body.stream:  # whether it is a call is known at the end only, so the whole comes in one piece
-        return EventStream(_replay_chat(reply, message, collected, body), daemon)
     choice: JsonObject = {"index": 0, "message": message.wire(), "finish_reason": message.finish_reason}
     choice["logprobs"] = _chat_logprobs(collected.tokens) if body.logprobs else None
     return JSONResponse(reply.body([choice], end=collected.end))
@@ -182,6 +182,12 @@ def _refuse_unsupported(body: SamplingFields) -> None:
                 param=name,
             )
     if isinstance(body, ChatRequest):
+        if body.model != ASSISTANT and body.reasoning_effort is not None:
+            raise InvalidRequest(
+                f"reasoning_effort = {body.reasoning_effort!r} is not supported",
+                remedy="Use chat_template_kwargs, as the model's own template names it.",
+                param="reasoning_effort",
+            )
         if body.modalities not in (None, ["text"]):
             raise InvalidRequest(f"modalities = {body.modalities!r} is not supported", param="modalities")
         if body.top_logprobs is not None and not body.logprobs:
@@ -281,10 +287,13 @@ async def _collect(events: Events, daemon: Services) -> _Collected:
 async def _stream_chat(
     reply: _Reply, events: Events, body: ChatRequest, daemon: Services
 ) -> AsyncGenerator[bytes, None]:
-    yield sse(_delta(reply, {"role": "assistant", "content": ""}))
     end = GenerationEnd("stop", Usage())
+    begun = False
     async with aclosing(events) as open_events:
         async for event in open_events:
+            if not begun:  # only now: an error before the first token is still a plain HTTP error
+                begun = True
+                yield sse(_delta(reply, {"role": "assistant", "content": ""}))
             if isinstance(event, GenerationEnd):
                 end = event
             elif event.text or event.logprobs:
@@ -297,10 +306,12 @@ async def _stream_chat(
     yield SSE_DONE
 
 
-async def _replay_chat(
-    reply: _Reply, message: tools.ReplyMessage, collected: _Collected, body: ChatRequest
+async def _stream_calls(
+    reply: _Reply, wanted: tools.Plan, events: Events, body: ChatRequest, daemon: Services
 ) -> AsyncGenerator[bytes, None]:
-    """A finished reply as a stream: the shape of the first delta tells a call from a text."""
+    """Whether it is a call is known at the end only, so the whole comes in one piece: the first delta tells."""
+    collected = await _collect(events, daemon)
+    message = wanted.read(collected.text, collected.end.finish_reason)
     logprobs = _chat_logprobs(collected.tokens) if body.logprobs else None
     yield sse(_delta(reply, message.delta(), logprobs=logprobs))
     yield sse(_delta(reply, {}, finish_reason=message.finish_reason))

@@ -91,8 +91,58 @@ async def attended(request: Request, work: Coroutine[None, None, _T], daemon: Se
 
     Raises Overloaded; Cancelled when the client went away (nobody is there to read it).
     """
-    working = asyncio.create_task(_admitted(work, daemon), name="request")
-    watching = asyncio.create_task(_gone(request), name="request:client")
+    return await _unless_gone(request.receive, _admitted(work, daemon))
+
+
+async def _admitted(work: Coroutine[None, None, _T], daemon: Services) -> _T:
+    try:
+        with daemon.admission.enter():
+            return await work
+    finally:
+        work.close()
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, admitted to the queue; nothing goes out before the first of them is there, so that whatever
+    forbids an answer (Overloaded, a bad question, a model that does not fit) is a plain HTTP error.
+
+    When the client goes away the response is cancelled and ``events`` is closed, with all that it holds.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes, None], daemon: Services) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._events = events
+        self._admission = daemon.admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._admission.enter():
+            try:
+                first = await _unless_gone(receive, _first(self._events))
+                self.body_iterator = _told(first, self._events)
+                await super().__call__(scope, receive, send)
+            finally:
+                await self._events.aclose()
+
+
+async def _first(events: AsyncGenerator[bytes, None]) -> bytes:
+    return await anext(events)
+
+
+async def _told(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The events, and an error as the last of them: the status line has gone out already."""
+    yield first
+    try:
+        async for event in rest:
+            yield event
+    except OutpostError as error:
+        yield sse(error_body(error))
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[None, None, _T]) -> _T:
+    """The result of ``work``, cancelled when the client goes away (Cancelled then)."""
+    working = asyncio.create_task(work, name="request")
+    watching = asyncio.create_task(_gone(receive), name="request:client")
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -104,43 +154,6 @@ async def attended(request: Request, work: Coroutine[None, None, _T], daemon: Se
     return working.result()
 
 
-async def _admitted(work: Coroutine[None, None, _T], daemon: Services) -> _T:
-    try:
-        with daemon.admission.enter():
-            return await work
-    finally:
-        work.close()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events, admitted to the queue before the first byte goes out (Overloaded is a plain 429 then).
-
-    When the client goes away the response is cancelled and ``events`` is closed, with all that it holds.
-    """
-
-    def __init__(self, events: AsyncGenerator[bytes, None], daemon: Services) -> None:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(_told(events), media_type="text/event-stream", headers=headers)
-        self._events = events
-        self._admission = daemon.admission
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._admission.enter():
-            try:
-                await super().__call__(scope, receive, send)
-            finally:
-                await self._events.aclose()
-
-
-async def _told(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """``events``, and an error as the last of them: the status line has gone out already."""
-    try:
-        async for event in events:
-            yield event
-    except OutpostError as error:
-        yield sse(error_body(error))

@@ -13,8 +13,10 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agent.api.wire import ChatRequest, FunctionCall, JsonObject, Message, Tool, ToolCallWire, ToolChoice
+from agent.engines.grammar import compile_schema
 from agent.errors import InvalidRequest
 
 _TAGGED = re.compile(r"^\s*<tool_call>(.*?)(</tool_call>)?\s*$", re.DOTALL)
@@ -86,30 +88,27 @@ class Plan:
             return None
         if not isinstance(said, dict):
             return None
-        import jsonschema
-
         tool = next((tool for tool in self.tools if tool.function.name == said.get("name")), None)
         arguments = said.get("arguments", {})
-        if tool is None or not jsonschema.Draft202012Validator(tool.function.parameters).is_valid(arguments):
+        if tool is None or not _fits(arguments, tool.function.parameters):
             return None
         function = FunctionCall(name=tool.function.name, arguments=json.dumps(arguments, ensure_ascii=False))
         return ToolCallWire(id=f"call_{uuid.uuid4().hex[:24]}", function=function)
 
 
 def plan(body: ChatRequest) -> Plan:
-    """Raises InvalidRequest for a choice without tools, an unknown function, or a schema that is none."""
+    """Raises InvalidRequest for a choice without tools, an unknown function, or a schema that cannot be enforced."""
     if not body.tools:
         if body.tool_choice not in (None, "none"):
             raise InvalidRequest("tool_choice needs tools", remedy="Send the tools too.", param="tool_choice")
         return Plan()
-    import jsonschema  # late: most devices never see a tool
-
     for number, tool in enumerate(body.tools):
         try:
-            jsonschema.Draft202012Validator.check_schema(tool.function.parameters)
-        except jsonschema.SchemaError as error:
+            compile_schema(json.dumps(tool.function.parameters))
+        except InvalidRequest as error:
             raise InvalidRequest(
-                f"the parameters of {tool.function.name!r} are no JSON schema: {error.message}",
+                f"the parameters of {tool.function.name!r} cannot be enforced: {error.message}",
+                remedy=error.remedy,
                 param=f"tools.{number}.function.parameters",
             ) from error
     if body.tool_choice == "none":
@@ -122,6 +121,15 @@ def plan(body: ChatRequest) -> Plan:
             raise InvalidRequest(f"tool_choice names {name!r}, which tools do not hold", param="tool_choice")
         return Plan(named, _schema(named))
     return Plan(tools, _schema(tools) if body.tool_choice == "required" else None)
+
+
+def _fits(arguments: Any, schema: JsonObject) -> bool:
+    """Whether arguments satisfy a schema that `plan` let pass: it holds no pattern that could run for ever, and the
+    empty registry fetches no reference from anywhere."""
+    import jsonschema  # late: most devices never see a tool
+    import referencing
+
+    return bool(jsonschema.Draft202012Validator(schema, registry=referencing.Registry()).is_valid(arguments))
 
 
 def _schema(tools: Sequence[Tool]) -> str:

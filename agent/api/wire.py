@@ -158,6 +158,7 @@ class ChatRequest(SamplingFields):
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     modalities: list[str] | None = None
     reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, str | int | float | bool] | None = None
     outpost: OutpostOptions | None = None
 
 

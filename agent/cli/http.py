@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.errors import DeadlineExceeded, OutpostError, Unavailable, from_code
+from agent.errors import DeadlineExceeded, InvalidRequest, OutpostError, Unavailable, from_code
 from agent.paths import default_state
 
 if TYPE_CHECKING:
@@ -45,9 +45,14 @@ class Daemon:
     def delete(self, path: str) -> None:
         self._call("DELETE", path)
 
-    def upload(self, path: str, file: Path) -> Any:
-        with file.open("rb") as stream:
-            return self._call("POST", path, files={"file": (file.name, stream)})
+    def upload(self, path: str, file: Path, name: str) -> Any:
+        """Send a file under a name. Raises InvalidRequest where it cannot be read."""
+        try:
+            stream = file.open("rb")
+        except OSError as error:
+            raise InvalidRequest(f"cannot read {file}: {error.strerror}", remedy="Check its permissions.") from error
+        with stream:
+            return self._call("POST", path, files={"file": (name, stream)})
 
     def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The objects of a server-sent event stream."""

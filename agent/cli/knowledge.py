@@ -35,10 +35,10 @@ def add(
     failed: list[tuple[Path, OutpostError]] = []
     with Progress(console=console, disable=json or not console.is_terminal, transient=True) as progress:
         task = progress.add_task("storing", total=len(files))
-        for file in files:
-            progress.update(task, description=file.name)
+        for name, file in files:
+            progress.update(task, description=name)
             try:
-                report = daemon.upload(f"/v1/knowledge/{quote(collection)}/files", file)
+                report = daemon.upload(f"/v1/knowledge/{quote(collection)}/files", file, name)
             except _HOPELESS:
                 raise
             except OutpostError as error:
@@ -132,17 +132,26 @@ def _all_documents(daemon: Daemon, collection: str) -> list[dict[str, object]]:
             return found
 
 
-def _files(paths: list[Path]) -> list[Path]:
-    """The documents below ``paths``, in order. Raises InvalidRequest for a path that is not there."""
-    files: list[Path] = []
+def _files(paths: list[Path]) -> list[tuple[str, Path]]:
+    """The documents below ``paths``, in order, each with its id: the path within the folder that was named.
+    Raises InvalidRequest for a path that is not there, and for two files that would have one id."""
+    files: list[tuple[str, Path]] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in _SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in _SUFFIXES)
+            files += [(p.relative_to(path).as_posix(), p) for p in found]
         elif path.is_file():
-            files.append(path)
+            files.append((path.name, path))
         else:
             raise InvalidRequest(f"there is no file {str(path)!r}", remedy="Check the path.")
     if not files:
         kinds = " ".join(sorted(_SUFFIXES))
         raise InvalidRequest(f"no documents below {', '.join(map(str, paths))}", remedy=f"Outpost reads {kinds}.")
+    seen: dict[str, Path] = {}
+    for name, file in files:
+        if seen.setdefault(name, file) != file:
+            raise InvalidRequest(
+                f"{seen[name]} and {file} would both be stored as {name!r}",
+                remedy="Add the folder above them, or one after the other into two collections.",
+            )
     return files

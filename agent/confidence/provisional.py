@@ -36,8 +36,11 @@ class Logistic:
 def confidence(route: Route, features: Mapping[str, float]) -> float:
     """How likely the answer is right and answers the question, 0..1, from the route's features (see signals.py).
 
-    A quote is judged by another model when an SLM has had its say, and when no embeddings took part.
+    A quote is judged by another model when an SLM has had its say, and when no embeddings took part. An intent's two
+    probabilities are calibrated where the pack is trained (agent/knowledge/intent_model.py), so their product is it.
     """
+    if route == "intent":
+        return features["in_scope"] * features["probability"]
     name: str = route
     if route == "quote":
         if not features.get("embedded"):
@@ -49,7 +52,7 @@ def confidence(route: Route, features: Mapping[str, float]) -> float:
 
 @lru_cache(maxsize=1)
 def models() -> Mapping[str, Logistic]:
-    """The committed models by name: quote, quote_with_generated, quote_keyword, generated, intent."""
+    """The committed models by name: quote, quote_with_generated, quote_keyword, generated."""
     data = json.loads(_FILE.read_text(encoding="utf-8"))
     return {
         name: Logistic(float(model["bias"]), dict(model["weights"]), str(model["fitted_on"]))

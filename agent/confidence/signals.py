@@ -34,8 +34,8 @@ generated (`generated`)
     retrieval_score, retrieval_lead, retrieval_similarity, ranking_agreement   of the best quote
 
 intent (`intent`)
-    probability      logit of the intent's probability
-    in_scope         logit of the in-scope score
+    probability      of the intent, if the text is in scope at all
+    in_scope         probability that it is
     margin           distance to the second intent's logit, at most 10
 """
 
@@ -117,8 +117,8 @@ def generated(
 
 def intent(result: IntentResult) -> Features:
     return {
-        "probability": _logit(result.probability),
-        "in_scope": _logit(result.in_scope_score),
+        "probability": result.probability,
+        "in_scope": result.in_scope_score,
         "margin": min(10.0, result.margin),
     }
 
@@ -136,11 +136,6 @@ def _logprobs(tokens: Sequence[TokenLogprob]) -> Features:
         "low_logprob": values[int(len(values) * 0.1)],
         "median_logprob": values[len(values) // 2],
     }
-
-
-def _logit(probability: float) -> float:
-    bounded = min(max(probability, 1e-4), 1 - 1e-4)
-    return math.log(bounded / (1 - bounded))
 
 
 def _words(text: str) -> list[str]:

@@ -83,7 +83,10 @@ class TextClient:
             return TextStats(**{name: int(answer[name]) for name in TextStats.__dataclass_fields__})
 
     async def forget(self, *, deadline_s: float = _SHORT_S) -> None:
-        """Drop every cached prefix that is not in use, so that nothing of the last visitor is left."""
+        """Drop every cached prefix that is not in use, so that nothing of the last visitor is left. Loads nothing: a
+        worker that does not run holds no cache."""
+        if not self._pool.is_loaded(self.model):
+            return
         await self._pool.call(self.model, "forget", {}, deadline_s=deadline_s)
 
 

@@ -274,12 +274,18 @@ class Pool:
             worker.cancel(request)
             entry.last_used = loop.time()
 
+    def is_loaded(self, model: str) -> bool:
+        """Whether a worker runs for it now; False for a model that is not known."""
+        entry = self._entries.get(model)
+        return entry is not None and entry.worker is not None and entry.worker.alive
+
     async def answers(self, model: str, *, timeout_s: float) -> bool:
         """False where a loaded model's worker has nothing to do and still does not answer a ping.
 
         One that is at work may be in a long step; its request's deadline watches over that.
         """
-        worker = self._entry(model).worker
+        entry = self._entries.get(model)
+        worker = entry.worker if entry else None
         return worker is None or await worker.ping(timeout_s) or worker.at_work or not worker.alive
 
     def status(self) -> PoolStatus:

@@ -19,7 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from agent.errors import BadModel, DeadlineExceeded, InputTooLarge, InvalidDocument, StorageFailed, Unavailable
+from agent.errors import (
+    BadModel,
+    DeadlineExceeded,
+    InputTooLarge,
+    InvalidDocument,
+    OutpostError,
+    StorageFailed,
+    Unavailable,
+    UnknownModel,
+)
 from agent.knowledge import filters, vectors
 from agent.knowledge.chunks import Chunk, StoredSentence
 from agent.knowledge.markdown import chunks_of
@@ -41,6 +50,7 @@ T = TypeVar("T")
 
 MAX_CHARACTERS = 5_000_000
 """Longest text of one document."""
+_NO_MODEL = "no embedding model is installed"
 _BATCH = 32
 """Texts in one request to the embedding model: small, so that one request never nears its deadline."""
 _INTERRUPT_S = 0.02
@@ -92,7 +102,7 @@ class Knowledge:
         self._readers: asyncio.LifoQueue[Store] = asyncio.LifoQueue()
         self._reader_count = readers
         self._missing = asyncio.Event()
-        self.problem: str | None = None if embedder else "no embedding model is installed"
+        self.problem: str | None = None if embedder else _NO_MODEL
         """Why search goes by keywords only; None while embeddings work."""
 
     async def __aenter__(self) -> Knowledge:
@@ -196,12 +206,31 @@ class Knowledge:
         while True:
             await self._missing.wait()
             self._missing.clear()
-            if not await self.embed_missing():
+            if not await self._embed_missing_or_note():
                 try:
                     async with asyncio.timeout(self._retry_s):
                         await self._missing.wait()
                 except TimeoutError:
                     self._missing.set()
+
+    async def _embed_missing_or_note(self) -> bool:
+        """As `embed_missing`; a full disk or a slow one is noted and tried again later, it must not end the daemon."""
+        try:
+            return await self.embed_missing()
+        except OutpostError as error:
+            self.problem = str(error)
+            return False
+
+    async def use_embedder(self, embedder: Embedder | None, model: str) -> None:
+        """Take another embedding model (its hash) from now on: vectors of another one are dropped, and made again by
+        `keep_embedded`."""
+        if model == self._model and (embedder is None) == (self._embedder is None):
+            return
+        self._embedder, self._model = embedder, model
+        if embedder is not None:
+            await self._write(lambda store: store.use_model(model))
+        self.problem = None if embedder else _NO_MODEL
+        self._missing.set()
 
     async def embed_missing(self) -> bool:
         """Embed every document that has no vectors; False where the embedding model failed before all were done."""
@@ -240,7 +269,7 @@ class Knowledge:
                 await self._embedder.embed(texts[at : at + _BATCH], deadline_s=self._embed_s)
                 for at in range(0, len(texts), _BATCH)
             ]
-        except (Unavailable, BadModel) as error:
+        except (Unavailable, BadModel, UnknownModel) as error:
             self.problem = str(error)
             return None
         self.problem = None

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from agent.errors import BadModel, Unavailable
+from agent.errors import BadModel, Unavailable, UnknownModel
 from agent.knowledge import words
 from agent.knowledge.chunks import StoredSentence
 from agent.messages import Passage, Quote, Retrieval
@@ -70,7 +70,7 @@ class Retriever:
         probes = await asyncio.to_thread(_probe_words, question)
         try:
             vectors = await self._embedder.embed([words.correct(question), *probes], deadline_s=_EMBED_S)
-        except (Unavailable, BadModel):
+        except (Unavailable, BadModel, UnknownModel):
             return None, {}
         return vectors[0], dict(zip(probes, vectors[1:], strict=True))
 

@@ -73,7 +73,7 @@ class Journal:
         self._thread.shutdown()
 
     async def record(self, event: Event) -> None:
-        """Durable when it returns."""
+        """On disk when it returns; a power cut (not a crash) may lose the last few, which costs no answer."""
         await self._run(lambda: self._insert(event))
 
     async def get(self, id: str) -> Event:

@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Gauges read at scrape time: metric name without prefix -> label values -> value."""
+    """What is read at scrape time: gauges by name, and by model the workers' gauges and counts, without prefix."""
 
     gauges: Mapping[str, float] = field(default_factory=dict)
     workers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    worker_counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class _StateCollector:
@@ -31,13 +32,13 @@ class _StateCollector:
         state = self._read()
         for name, value in state.gauges.items():
             yield GaugeMetricFamily(f"outpost_{name}", name.replace("_", " "), value=value)
-        names = sorted({name for values in state.workers.values() for name in values})
-        for name in names:
-            family = GaugeMetricFamily(f"outpost_worker_{name}", f"worker {name.replace('_', ' ')}", labels=["model"])
-            for model, values in state.workers.items():
-                if name in values:
-                    family.add_metric([model], values[name])
-            yield family
+        for kind, table in ((GaugeMetricFamily, state.workers), (CounterMetricFamily, state.worker_counts)):
+            for name in sorted({name for values in table.values() for name in values}):
+                family = kind(f"outpost_worker_{name}", f"worker {name.replace('_', ' ')}", labels=["model"])
+                for model, values in table.items():
+                    if name in values:
+                        family.add_metric([model], values[name])
+                yield family
 
 
 class Metrics:
@@ -59,6 +60,9 @@ class Metrics:
             "outpost_tokens", "Tokens by kind: prompt, cached, completion", ["kind"], registry=self.registry
         )
         self.feedback = Counter("outpost_feedback", "Visitors' feedback", ["rating"], registry=self.registry)
+        self.journal_failures = Counter(
+            "outpost_journal_failures", "Answers that could not be written down", registry=self.registry
+        )
         self.info = Gauge("outpost_build_info", "Version of the daemon", ["version"], registry=self.registry)
 
     def observe_state(self, read: Callable[[], State]) -> None:

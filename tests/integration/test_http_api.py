@@ -237,13 +237,14 @@ def test_a_question_over_the_limit_names_both_lengths(client: httpx.Client) -> N
     assert "2000" in error_of(response)["message"]
 
 
-@pytest.mark.parametrize("field", ["tools", "response_format", "logprobs", "seed", "stop"])
+@pytest.mark.parametrize("field", ["tools", "tool_choice", "response_format", "logprobs", "stop", "reasoning_effort"])
 def test_what_only_raw_models_can_do_is_refused_for_the_assistant(client: httpx.Client, field: str) -> None:
     values = {
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "response_format": {"type": "json_object"},
         "logprobs": True,
-        "seed": 1,
+        "tool_choice": "auto",
+        "reasoning_effort": "low",
         "stop": "x",
     }
     body = {"model": "outpost", "messages": [{"role": "user", "content": "x"}], field: values[field]}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent import prompts
 from agent.errors import InputTooLarge, InvalidRequest
-from agent.intake import clean
+from agent.intake import bounded, clean
 from agent.messages import ChatMessage, Quote
 from agent.sessions import MAX_SESSIONS, Sessions, in_context
 
@@ -74,6 +74,7 @@ def test_a_window_is_bounded_and_ends_when_idle_or_asked() -> None:
     assert sessions.window("a")
     clock.now = 10.1
     assert sessions.window("a") == ()
+    assert sessions.expire() == ("a",), "whoever drops the engine's cache has to learn of it"
     assert len(sessions) == 0
     sessions.remember("b", "q", "a")
     assert sessions.end("b") is True
@@ -144,3 +145,19 @@ def test_refusals_are_recognised(text: str) -> None:
 @pytest.mark.parametrize("text", ["9:40", "I think at noon", "Knowles Street"])
 def test_answers_are_not_refusals(text: str) -> None:
     assert not prompts.is_refusal(text)
+
+
+# ---------------------------------------------------------------- the window that goes into search and prompt
+
+
+def turns(*texts: str) -> list[ChatMessage]:
+    return [ChatMessage("user" if index % 2 == 0 else "assistant", text) for index, text in enumerate(texts)]
+
+
+def test_a_clients_history_is_bounded_in_turns_and_characters() -> None:
+    window = turns("q1", "a1", "q2", "a2")
+    assert [turn.content for turn in bounded(window, 1, 100)] == ["q2", "a2"]
+    assert bounded(window, 0, 100) == ()
+    assert [turn.content for turn in bounded(window, 5, 5)] == ["q2", "a2"]
+    assert bounded(turns("x" * 2_000_000, "a"), 5, 2000) == (ChatMessage("assistant", "a"),)
+    assert bounded(turns("a\x00b\ud800"), 1, 100) == (ChatMessage("user", "ab"),)

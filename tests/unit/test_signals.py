@@ -90,7 +90,7 @@ def test_intent_confidence_grows_with_probability_and_scope():
 def test_the_committed_models_use_documented_features_only():
     path = Path(provisional.__file__).with_name("provisional.json")
     names = set(json.loads(path.read_text(encoding="utf-8"))["models"])
-    assert names == {"quote", "quote_with_generated", "quote_keyword", "generated", "intent"}
+    assert names == {"quote", "quote_with_generated", "quote_keyword", "generated"}
     documented = signals.__doc__ or ""
     for model in provisional.models().values():
         assert model.fitted_on
