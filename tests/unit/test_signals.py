@@ -84,7 +84,7 @@ def test_intent_confidence_grows_with_probability_and_scope():
     assert sure(0.99, 0.95) > 0.8
     assert sure(0.99, 0.05) < 0.5
     assert sure(0.3, 0.3) < 0.4
-    assert 0 < sure(0.0, 0.0) < sure(1.0, 1.0) < 1
+    assert 0 <= sure(0.0, 0.0) < sure(1.0, 1.0) <= 1
 
 
 def test_the_committed_models_use_documented_features_only():
