@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-STEPS = 4000
+STEPS = 5350
 
 
 def examine(out: Path, count: int) -> dict[str, Any]:

@@ -3,8 +3,8 @@
     python -m recipe.evaluate model.gguf --count 400
     python -m recipe.evaluate model.gguf --natural FOLDER       FOLDER holds pages/*.md and questions.jsonl
 
-An answer is exact when it equals the expected text. On natural pages, where the expected wording is not ours, it is
-right when one of the expected answers is in it, or it in one of them, word for word.
+An answer is exact when it equals the expected text, letter case aside. On natural pages, where the expected wording is
+not ours, it is right when one of the expected answers is in it, or it in one of them, word for word.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ def held_out(examinee: Examinee, split: str, count: int, seed: int = SEED, show:
             if question.span is None:
                 tally["refused"] += reply.refused
             else:
-                tally["exact"] += reply.text == question.answer
+                tally["exact"] += reply.text.casefold() == question.answer.casefold()
                 tally["false_refusals"] += reply.refused
-            good = reply.text == question.answer
+            good = reply.text.casefold() == question.answer.casefold()
             if not reply.refused:
                 (right if good else wrong).append(reply.confidence)
             if not good and show > 0:
