@@ -143,3 +143,18 @@ def test_models_work_without_a_daemon(tmp_path: Path) -> None:
 
 def test_the_version_is_told() -> None:
     assert outpost("--version").stdout.startswith("outpost 0.")
+
+
+def test_files_of_one_name_in_two_folders_are_two_documents(daemon: RunningDaemon, tmp_path: Path) -> None:
+    for place in ("north", "south"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "hours.md").write_text(f"# Hours\n\nThe {place} gate opens at 8.\n", encoding="utf-8")
+    daemon.cli("knowledge", "add", str(tmp_path), "-c", "gates")
+    listed = daemon.cli("knowledge", "list", "gates").stdout
+    assert "north/hours.md" in listed
+    assert "south/hours.md" in listed
+    clash = daemon.cli("knowledge", "add", str(tmp_path / "north"), str(tmp_path / "south"), "-c", "gates", check=False)
+    assert clash.returncode == 1
+    assert "both be stored as 'hours.md'" in clash.stderr
+    daemon.cli("knowledge", "rm", "north/hours.md", "-c", "gates")
+    assert "north" not in daemon.cli("knowledge", "list", "gates").stdout

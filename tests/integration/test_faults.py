@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -315,3 +316,38 @@ def test_the_end_of_a_session_leaves_nothing_in_the_engines_cache(tiny_daemon: R
         assert cached() > 0
         assert client.delete("/v1/sessions/any").status_code == 204
         assert cached() == 0
+
+
+def test_ending_a_conversation_loads_no_model(tiny_daemon: RunningDaemon) -> None:
+    with tiny_daemon.client() as client:
+        assert client.delete("/v1/sessions/any").status_code == 204
+    assert model_status(tiny_daemon)["loads"] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not sys.platform.startswith("linux"), reason="mounting a tmpfs needs root")
+def test_a_full_disk_takes_no_answer_away(tmp_path: Path) -> None:
+    state = tmp_path / "small"
+    state.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(state)], check=False).returncode != 0:
+        pytest.skip("this machine does not let us mount a tmpfs")
+    try:
+        settings = {"OUTPOST_MODELS__EMBEDDING": "", "OUTPOST_MODELS__TEXT": ""}
+        with running_daemon(state, settings=settings) as daemon, daemon.client(operator=True) as client:
+            documents = [{"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}]
+            client.post("/v1/knowledge/default/documents", json={"documents": documents}).raise_for_status()
+            with contextlib.suppress(OSError), (state / "filler").open("wb") as filler:
+                while True:
+                    filler.write(b"x" * 4096)
+                    filler.flush()
+            body = {"model": "outpost", "messages": [{"role": "user", "content": "Where are the umbrellas?"}]}
+            notes: list[str] = []
+            for _ in range(60):  # what is preallocated in the journal is used up first
+                reply = client.post("/v1/chat/completions", json=body)
+                assert reply.status_code == 200, reply.text
+                notes = reply.json()["outpost"]["notes"]
+                if any("storage_full" in note for note in notes):
+                    break
+            assert any("storage_full" in note for note in notes)
+            assert client.get("/healthz").status_code == 200
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=True)

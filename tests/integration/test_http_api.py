@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -341,3 +342,115 @@ def test_intents_and_documents_are_there_again_after_a_restart(tmp_path: Path) -
         answer = ask(client, "Where are the umbrellas?")
         assert answer["retrieval"] == "keyword"
         assert any("keyword" in note for note in answer["notes"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"type": "object", "properties": {"x": {"$ref": "http://127.0.0.1:9/schema.json"}}}, "ref"),
+        ({"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a+)+$"}}}, "pattern"),
+        ({"type": "object", "properties": {"x": {"$ref": "#/nowhere"}}}, "nowhere"),
+        ({"type": "wizard"}, "wizard"),
+    ],
+)
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_tool_schemas_that_cannot_be_enforced_are_refused_at_once(
+    client: httpx.Client, parameters: dict, told: str, choice: str
+) -> None:
+    """Nothing is fetched, and no pattern gets to run on what the model says."""
+    body = {
+        "model": "outpost-reference-slm",
+        "messages": [{"role": "user", "content": "x"}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}],
+        "tool_choice": choice,
+    }
+    response = client.post("/v1/chat/completions", json=body)
+    assert (response.status_code, error_of(response)["param"]) == (400, "tools.0.function.parameters")
+    assert told in error_of(response)["message"]
+
+
+def test_a_tool_schema_nested_without_end_is_refused(client: httpx.Client) -> None:
+    schema: dict = {"type": "object"}
+    for _ in range(300):
+        schema = {"type": "object", "properties": {"x": schema}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    body = {"model": "outpost-reference-slm", "messages": [{"role": "user", "content": "x"}], "tools": [tool]}
+    assert client.post("/v1/chat/completions", json=body).status_code == 400
+
+
+def test_errors_before_the_first_token_are_plain_errors_of_a_stream_too(client: httpx.Client) -> None:
+    def status(**body: object) -> int:
+        return client.post("/v1/chat/completions", json={"stream": True, **body}).status_code
+
+    long = [{"role": "user", "content": "word " * 20_000}]
+    assert status(model="outpost-reference-slm", messages=long) == 400
+    assert status(model="outpost", messages=[{"role": "user", "content": "?!"}]) == 400
+    assert status(model="outpost", messages=[{"role": "user", "content": "x" * 2001}]) == 413
+
+
+def test_a_long_history_is_cut_and_not_searched_with(client: httpx.Client) -> None:
+    messages = [
+        {"role": "user", "content": "x" * 2_000_000},
+        {"role": "assistant", "content": "y" * 2_000_000},
+        {"role": "user", "content": "and the height limit in the car park?"},
+    ]
+    response = client.post("/v1/chat/completions", json={"model": "outpost", "messages": messages})
+    assert response.status_code == 200
+    assert response.json()["outpost"]["timings_ms"]["search"] < 20_000
+
+
+def test_what_is_not_heeded_is_said(client: httpx.Client) -> None:
+    messages = [{"role": "system", "content": "Talk like a pirate."}, {"role": "user", "content": "Are there lockers?"}]
+    about = client.post("/v1/chat/completions", json={"model": "outpost", "messages": messages}).json()["outpost"]
+    assert any("system" in note for note in about["notes"])
+
+
+def test_under_the_policy_certified_nothing_is_served_without_a_certificate(tmp_path: Path) -> None:
+    settings = {"OUTPOST_ASSISTANT__POLICY": "certified", "OUTPOST_MODELS__EMBEDDING": "", "OUTPOST_MODELS__TEXT": ""}
+    with running_daemon(tmp_path, settings=settings) as daemon, daemon.client(operator=True) as client:
+        documents = [{"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}]
+        client.post("/v1/knowledge/default/documents", json={"documents": documents}).raise_for_status()
+        answer = ask(client, "Where are the umbrellas?")
+        assert (answer["decision"], answer["reason"]) == ("handoff", "no_certificate")
+        assert answer["sources"] == []
+
+
+def test_the_configured_limits_and_texts_are_used(tmp_path: Path) -> None:
+    settings = {
+        "OUTPOST_MODELS__EMBEDDING": "",
+        "OUTPOST_ASSISTANT__HANDOFF_TEXT": "Please ring the bell.",
+        "OUTPOST_ASSISTANT__MAX_QUESTION_CHARS": "40",
+        "OUTPOST_ASSISTANT__MIN_CONFIDENCE": "1.0",
+        "OUTPOST_ASSISTANT__COLLECTION": "lobby",
+        "OUTPOST_SERVER__MAX_BODY_MB": "1",
+    }
+    with running_daemon(tmp_path, settings=settings) as daemon, daemon.client(operator=True) as client:
+        documents = [{"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}]
+        client.post("/v1/knowledge/lobby/documents", json={"documents": documents}).raise_for_status()
+        answer = ask(client, "Where are the umbrellas?")
+        assert (answer["decision"], answer["text"]) == ("handoff", "Please ring the bell.")
+        assert answer["reason"] == "low_confidence", "the configured collection was searched"
+        long = {"model": "outpost", "messages": [{"role": "user", "content": "x" * 41}]}
+        assert client.post("/v1/chat/completions", json=long).status_code == 413
+        documents[0]["text"] = "x" * (2 << 20)
+        assert client.post("/v1/knowledge/lobby/documents", json={"documents": documents}).status_code == 413
+
+
+def test_an_embedding_model_may_come_and_go_while_the_daemon_runs(tmp_path: Path) -> None:
+    if not os.environ.get("OUTPOST_EMBEDDING_MODEL"):
+        pytest.skip("OUTPOST_EMBEDDING_MODEL names no built embedding model")
+    with running_daemon(tmp_path) as daemon, daemon.client(operator=True) as client:
+        documents = [{"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}]
+        client.post("/v1/knowledge/default/documents", json={"documents": documents}).raise_for_status()
+
+        def mode() -> str:
+            return ask(client, "Where do I find something against the rain?")["retrieval"]
+
+        assert mode() == "keyword"
+        daemon.cli("models", "pull", "all-minilm-l6-v2", "--from", os.environ["OUTPOST_EMBEDDING_MODEL"])
+        deadline = time.monotonic() + 60
+        while mode() != "hybrid":  # the stored document is embedded behind the first requests
+            assert time.monotonic() < deadline, daemon.status()["notes"]
+        daemon.cli("models", "rm", "all-minilm-l6-v2")
+        assert mode() == "keyword"
+        assert any("no embedding model" in note for note in daemon.status()["notes"])

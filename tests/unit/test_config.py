@@ -93,3 +93,8 @@ def test_the_command_line_overrides_the_server() -> None:
 )
 def test_loopback_is_told_apart(host: str, loopback: bool) -> None:
     assert with_server(Config(), host=host, port=None).server.loopback is loopback
+
+
+def test_a_mistyped_variable_is_named_itself(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"variable OUTPOST_SERVER__PROT.*did you mean 'port'"):
+        load(write(tmp_path, ""), env={"OUTPOST_SERVER__PROT": "1"})
