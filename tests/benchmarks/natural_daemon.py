@@ -16,7 +16,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.benchmarks.natural import _items, _page, is_right_answer
+from tests.benchmarks.natural import _items, _page, is_right, is_right_answer
 from tests.simulators.daemon import DEMO, ROOT, clean_environment, running_daemon
 
 
@@ -52,7 +52,8 @@ def main() -> None:
                 reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
                 about, text = reply["outpost"], reply["choices"][0]["message"]["content"]
                 served = about["decision"] in ("local", "action")
-                right = served and bool(item.answers) and is_right_answer(item, text)
+                judge = is_right if about["answer_kind"] == "quote" else is_right_answer
+                right = served and bool(item.answers) and judge(item, text)
                 outcome = ("answerable" if item.answers else "unanswerable") + (
                     " right" if right else " wrong" if served else " handed over"
                 )
