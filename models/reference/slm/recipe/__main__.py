@@ -28,7 +28,7 @@ def examine(out: Path, count: int) -> dict[str, Any]:
     for suffix in ("f16", "Q8_0"):
         examinee = evaluate.Examinee(out / f"{NAME}.{suffix}.gguf")
         figures[suffix] = {
-            split: evaluate.held_out(examinee, split, count) for split in ("train", "question", "statement")
+            split: evaluate.held_out(examinee, split, count) for split in ("known", "question", "statement")
         }
     return figures
 

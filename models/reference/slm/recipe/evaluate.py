@@ -81,7 +81,7 @@ def auroc(positive: list[float], negative: list[float]) -> float:
 
 
 def held_out(examinee: Examinee, split: str, count: int, seed: int = SEED, show: int = 0) -> dict[str, Any]:
-    """Exact match on fresh values, in wording known (`train`) or held out (`question`, `statement`)."""
+    """Exact match on fresh values, in wording known (`known`) or held out (`question`, `statement`)."""
     generator = Generator(seed, split)
     tally: Counter[str] = Counter()
     right: list[float] = []
@@ -263,7 +263,7 @@ def main() -> None:
         json.dumps(
             {
                 split: held_out(examinee, split, options.count, show=options.show)
-                for split in ("train", "question", "statement")
+                for split in ("known", "question", "statement")
             },
             indent=1,
         )

@@ -1,8 +1,9 @@
 """Makes passages with questions: the training data of the reference SLM, and its held-out examinations.
 
 An `Example` is what the model will meet: blocks of a heading and text, then questions, each with the answer's verbatim
-place in the passage or none. Everything follows from one seed. `split` chooses the wording: `train`, `question`
-(held-out questions about known statements) or `statement` (held-out statements asked about in known ways).
+place in the passage or none. Everything follows from one seed. `split` chooses the wording: `train` and, without
+its noise, `known`; `question` (held-out questions about known statements); `statement` (held-out statements asked about
+in known ways).
 
     python -m recipe.generate --split train --count 3        prints some
 """
@@ -18,7 +19,7 @@ from . import clauses, frames, times, values
 from .filler import CHAT, POLITE, TURNS
 from .frames import Frame
 from .grammar import Text, Value, capitalised, expand
-from .writing import Fact, Writer
+from .writing import Fact, Writer, blurred
 
 REFUSAL = "I don't know."
 
@@ -119,6 +120,8 @@ class Generator:
         question = capitalised(question)
         if self.split != "question" and rng.random() < 0.3:
             question = turned(question, rng)
+        if self.split == "train" and rng.random() < 0.12:
+            question = blurred(question, rng, r"(?<=[a-z] )[a-z]{3,}(?= (?:the|a|an|my|to|of|for|in|at)\b)")
         if rng.random() < 0.08:
             question = rng.choice(POLITE) + question[0].lower() + question[1:]
         if rng.random() < 0.35:
@@ -339,7 +342,7 @@ def values_label(phrase: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--split", default="train", choices=("train", "question", "statement"))
+    parser.add_argument("--split", default="train", choices=("train", "known", "question", "statement"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=5)
     options = parser.parse_args()

@@ -16,7 +16,7 @@ from typing import Any
 from . import NAME
 
 HOME = Path(__file__).parents[1]
-WORDING = {"train": "known wording", "question": "unseen question wording", "statement": "unseen statement wording"}
+WORDING = {"known": "known wording", "question": "unseen question wording", "statement": "unseen statement wording"}
 COLUMNS = ("exact", "false_refusal", "refused_unanswerable", "auroc_log_probability")
 
 

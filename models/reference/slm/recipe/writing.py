@@ -18,6 +18,15 @@ SAFE_FIRST = set(  # openings that lose their capital inside a sentence
 )
 
 
+def blurred(text: str, rng: random.Random, word: str) -> str:
+    """Put a word that means nothing in place of one that `word` finds, outside of marks: wording is never all known."""
+    found = [match for match in re.finditer(word, text) if not re.search(r"[\[{<][^\]}>]*$", text[: match.start()])]
+    if not found:
+        return text
+    place = rng.choice(found)
+    return text[: place.start()] + values.wordish(rng) + text[place.end() :]
+
+
 @dataclass
 class Fact:
     frame: Frame
@@ -74,6 +83,8 @@ class Writer:
     def grown(self, template: str, frame: Frame) -> str:
         """Sometimes an adverb after the verb, an adjective before the subject, or a clause behind it."""
         rng = self.rng
+        if self.split == "train" and rng.random() < 0.12:
+            template = blurred(template, rng, r"(?<=[ ])[a-z]{4,}(?= [a-z{<])")
         if rng.random() < 0.35:
             for words, others in SWAPS.items():
                 if words in template:
