@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, clean_environment, running_daemon
+from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, clean_environment, install_tiny, running_daemon
 
 EMBEDDING = "all-minilm-l6-v2"
 
@@ -27,9 +27,11 @@ def install_embedding(state: Path) -> bool:
 
 
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    """A daemon that knows the demo venue; with embeddings where the model is at hand."""
+def daemon(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Iterator[RunningDaemon]:
+    """A daemon that knows the demo venue, with the random-weight model beside the reference SLM; with embeddings where
+    that model is at hand."""
     state = tmp_path_factory.mktemp("daemon")
+    install_tiny(state, tiny_gguf)
     install_embedding(state)
     with running_daemon(state, settings={"OUTPOST_POOL__KEEP_ALIVE_S": "3600"}) as running:
         running.cli("knowledge", "add", str(DEMO / "documents"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -19,27 +18,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.simulators.daemon import ROOT, RunningDaemon, clean_environment, running_daemon
+from tests.simulators.daemon import ROOT, TINY, RunningDaemon, clean_environment, install_tiny, running_daemon
 
-TINY = "tiny-random"
 PROMPT = {"model": TINY, "prompt": "a", "temperature": 0, "max_tokens": 1900, "stream": True}
-
-
-def install_tiny(state: Path, gguf: Path) -> None:
-    """Put the random-weight model where hand-placed models lie."""
-    folder = state / "models" / TINY
-    folder.mkdir(parents=True)
-    data = gguf.read_bytes()
-    (folder / "tiny.gguf").write_bytes(data)
-    manifest = {
-        "name": TINY,
-        "kind": "slm",
-        "entry": "tiny.gguf",
-        "context": 2048,
-        "memory_mb": 150,
-        "files": [{"path": "tiny.gguf", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}],
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.simulators.faulty_http import Fault, FaultyServer
 
 from agent.errors import (
     BadModel,
@@ -39,6 +38,7 @@ from agent.paths import shipped
 from agent.updates.catalog import Catalog, CatalogModel, ModelStore
 from agent.updates.download import Limits
 from agent.updates.part import Progress
+from tests.simulators.faulty_http import Fault, FaultyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = Limits(connect_s=2, read_s=0.4, attempts=3, backoff_s=0.01, backoff_max_s=0.02, retry_after_max_s=2, margin=0,

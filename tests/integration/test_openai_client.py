@@ -10,7 +10,7 @@ import jsonschema
 import openai
 import pytest
 
-from tests.simulators.daemon import RunningDaemon
+from tests.simulators.daemon import TINY, RunningDaemon
 
 SLM = "outpost-reference-slm"
 EMBEDDING = "all-minilm-l6-v2"
@@ -132,7 +132,7 @@ def test_streaming_sends_tokens_then_usage(client: openai.OpenAI) -> None:
 
 def test_logprobs_are_a_distribution_with_the_chosen_token_on_top(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(
-        model=SLM,
+        model=TINY,
         messages=[{"role": "user", "content": PASSAGE}],
         temperature=0,
         max_tokens=5,
@@ -151,20 +151,20 @@ def test_logprobs_are_a_distribution_with_the_chosen_token_on_top(client: openai
 
 def test_a_seed_repeats_and_stop_strings_end(client: openai.OpenAI) -> None:
     def sample(seed: int) -> str:
-        reply = client.completions.create(model=SLM, prompt="The tower", temperature=1.5, seed=seed, max_tokens=24)
+        reply = client.completions.create(model=TINY, prompt="The tower", temperature=1.5, seed=seed, max_tokens=24)
         return reply.choices[0].text
 
     assert sample(7) == sample(7)
     assert len({sample(seed) for seed in range(5)}) > 1
-    whole = client.completions.create(model=SLM, prompt="The tower", temperature=0, max_tokens=24).choices[0].text
+    whole = client.completions.create(model=TINY, prompt="The tower", temperature=0, max_tokens=24).choices[0].text
     stop = whole[3:6]
-    cut = client.completions.create(model=SLM, prompt="The tower", temperature=0, max_tokens=24, stop=[stop])
+    cut = client.completions.create(model=TINY, prompt="The tower", temperature=0, max_tokens=24, stop=[stop])
     assert cut.choices[0].text == whole[: whole.index(stop)]
     assert cut.choices[0].finish_reason == "stop"
 
 
 def test_plain_completions_stream_with_logprobs(client: openai.OpenAI) -> None:
-    stream = client.completions.create(model=SLM, prompt="The", max_tokens=6, temperature=0, stream=True, logprobs=2)
+    stream = client.completions.create(model=TINY, prompt="The", max_tokens=6, temperature=0, stream=True, logprobs=2)
     tokens = [
         token for chunk in stream for c in chunk.choices if c.logprobs is not None for token in c.logprobs.tokens or []
     ]

@@ -34,7 +34,7 @@ def examinee() -> object:
     return recipe("evaluate").Examinee(FILE)
 
 
-@pytest.mark.parametrize("split", ["train", "question", "statement"])
+@pytest.mark.parametrize("split", ["known", "question", "statement"])
 def test_held_out_examination_agrees_with_the_card(examinee: object, split: str) -> None:
     card = json.loads((SLM / "figures.json").read_text("utf-8"))["examinations"]["Q8_0"][split]
     found = recipe("evaluate").held_out(examinee, split, QUESTIONS, seed=77)

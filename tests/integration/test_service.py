@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_faults import PROMPT, TINY, install_tiny
-from tests.simulators.daemon import running_daemon
+from tests.simulators.daemon import TINY, install_tiny, running_daemon
 
 
 class Manager:
@@ -83,7 +82,9 @@ def test_ready_watchdog_and_stopping(manager: Manager, tmp_path: Path, tiny_gguf
             os.kill(worker, signal.SIGCONT)
         manager.expect("WATCHDOG=1")
         with daemon.client() as client:
-            assert client.post("/v1/completions", json={**PROMPT, "stream": False, "max_tokens": 2}).status_code == 200
+            assert (
+                client.post("/v1/completions", json={"model": TINY, "prompt": "a", "max_tokens": 2}).status_code == 200
+            )
         daemon.process.send_signal(signal.SIGTERM)
         manager.expect("STOPPING=1")
         assert daemon.process.wait(20) == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import re
 import signal
@@ -19,6 +21,8 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "reference" / "demo"
 START_S = 60.0
+TINY = "tiny-random"
+"""The name under which `install_tiny` installs the random-weight model."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +103,20 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
                     return str(found[-1])
         time.sleep(0.02)
     raise AssertionError(f"the daemon was not ready within {START_S} s: {log.read_text(errors='replace')[-3000:]}")
+
+
+def install_tiny(state: Path, gguf: Path) -> None:
+    """Put the random-weight model where hand-placed models lie."""
+    folder = state / "models" / TINY
+    folder.mkdir(parents=True)
+    data = gguf.read_bytes()
+    (folder / "tiny.gguf").write_bytes(data)
+    manifest = {
+        "name": TINY,
+        "kind": "slm",
+        "entry": "tiny.gguf",
+        "context": 2048,
+        "memory_mb": 150,
+        "files": [{"path": "tiny.gguf", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
