@@ -75,7 +75,7 @@ class DirectEmbedder:
 
 
 def _items(folder: Path) -> list[Item]:
-    lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = [line for file in sorted(folder.glob("questions*.jsonl")) for line in file.read_text("utf-8").splitlines()]
     return [_item(json.loads(line)) for line in lines if line.strip()]
 
 
@@ -86,7 +86,7 @@ def _page(folder: Path, name: str) -> Document:
 
 
 async def load(folder: Path, embedder: DirectEmbedder | None) -> list[Asked]:
-    """Every question of a data folder (pages/*.md, questions.jsonl) with what the index found for it."""
+    """Every question of a data folder (pages/*.md, questions*.jsonl) with what the index found for it."""
     items = _items(folder)
     with tempfile.TemporaryDirectory() as state:
         async with Knowledge(Path(state) / "index.sqlite", embedder, "bench") as knowledge:

@@ -8,12 +8,12 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.simulators.faulty_http import Fault, FaultyServer
 
 from agent.errors import BadModel, DownloadFailed, HashMismatch, StorageFull
 from agent.updates.catalog import Catalog, ModelStore
 from agent.updates.download import Limits
 from agent.updates.shelf import Manifest, parse_manifest
+from tests.simulators.faulty_http import Fault, FaultyServer
 
 LIMITS = Limits(connect_s=2, read_s=2, attempts=3, backoff_s=0.001, backoff_max_s=0.002, margin=0)
 

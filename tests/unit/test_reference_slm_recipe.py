@@ -73,7 +73,7 @@ def test_held_out_wording_is_not_in_training() -> None:
     assert len(held_questions) >= 100
 
 
-@pytest.mark.parametrize("split", ["train", "question", "statement"])
+@pytest.mark.parametrize("split", ["known", "question", "statement"])
 def test_answers_are_verbatim_and_refusals_have_no_place(split: str) -> None:
     generate = recipe("generate")
     generator = generate.Generator(7, split)
