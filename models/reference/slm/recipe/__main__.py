@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-STEPS = 5350
+STEPS = 5220
 
 
 def examine(out: Path, count: int) -> dict[str, Any]:

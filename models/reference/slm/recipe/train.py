@@ -1,6 +1,6 @@
 """Training: packed rows, supervised attention, Muon and AdamW, a curriculum, checkpoints that a later run resumes.
 
-python -m recipe.train --out build --steps 5350 --threads 2
+python -m recipe.train --out build --steps 5220 --threads 2
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def rate(step: int, steps: int) -> float:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build"))
-    parser.add_argument("--steps", type=int, default=5350)
+    parser.add_argument("--steps", type=int, default=5220)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20)
