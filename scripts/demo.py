@@ -58,13 +58,11 @@ def main() -> None:
 
 def get_embedding_model() -> None:
     """Download and convert the embedding model; without it the demo goes on with keyword search, and says so."""
-    if installed := (STATE / "models" / EMBEDDING).exists():
+    if (STATE / "models" / EMBEDDING).exists():
         return
-    assert not installed
     say(f"Getting the embedding model {EMBEDDING} (90 MB, once)")
-    pulled = subprocess.run(
-        [sys.executable, "-m", "agent", "models", "pull", EMBEDDING, "--state", str(STATE)], check=False
-    )
+    pull = [sys.executable, "-m", "agent", "models", "pull", EMBEDDING, "--state", str(STATE)]
+    pulled = subprocess.run(pull, stdout=sys.stderr, check=False)
     if pulled.returncode != 0:
         say("Going on without it: the daemon searches by keywords only, and every answer says so.")
 

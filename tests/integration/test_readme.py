@@ -77,7 +77,7 @@ def test_a_pull_succeeds_or_says_what_is_missing(on_8080: RunningDaemon, command
     done = run(command, on_8080)
     if done.returncode != 0:
         assert done.stderr.startswith("outpost: ")
-        assert "qwen3-0.6b" in done.stderr
+        assert "Qwen3-0.6B" in done.stderr
         assert "Traceback" not in done.stderr
 
 
