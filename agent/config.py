@@ -76,6 +76,7 @@ class Models(_Section):
 
     text: str = Field("outpost-reference-slm", description="SLM of the assistant")
     embedding: str = Field("all-minilm-l6-v2", description="embedding model of the knowledge index")
+    ranker: str = Field("outpost-reference-ranker", description="model that judges whether a sentence answers")
     intents: str = Field("", description="intent pack: a TOML file, or empty for none")
     pinned: tuple[str, ...] = Field(
         (), description="models (and the worker understanding) that are loaded at start and never evicted"

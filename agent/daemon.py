@@ -165,7 +165,12 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
         for spec in specs.values():
             pool.register(spec)
         library = await stack.enter_async_context(
-            Library(state / "knowledge.db", pool, installation.embedding(config.models.embedding))
+            Library(
+                state / "knowledge.db",
+                pool,
+                installation.embedding(config.models.embedding),
+                installation.ranker(config.models.ranker),
+            )
         )
         understanding = Understanding(
             pool, library.embed, state / "intents", library.embedding_id, pinned=WORKER in config.models.pinned
@@ -200,6 +205,7 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
                 specs.clear()
                 specs.update(now)
                 await library.use_embedding(installation.embedding(config.models.embedding))
+                library.use_ranker(installation.ranker(config.models.ranker))
                 return installation.models()
 
         def notes() -> Sequence[str]:

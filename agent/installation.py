@@ -12,7 +12,11 @@ from agent.messages import InstalledModel
 from agent.paths import shipped
 from agent.updates.catalog import Catalog, ModelStore
 
-_ENGINES = {"slm": "agent.engines.text:TextEngine", "embedding": "agent.engines.embedding:EmbeddingEngine"}
+_ENGINES = {
+    "slm": "agent.engines.text:TextEngine",
+    "embedding": "agent.engines.embedding:EmbeddingEngine",
+    "ranker": "agent.engines.embedding:EmbeddingEngine",  # it embeds question and sentence; their cosine is the verdict
+}
 _WORKER_BYTES = 80 << 20
 """A worker's own memory beside its files, where a model does not say what it needs: Python, numpy, an engine."""
 
@@ -45,6 +49,11 @@ class Installation:
         """The embedding model of that name, None where it is not installed."""
         model = self._models.get(name)
         return model if model is not None and model.kind == "embedding" else None
+
+    def ranker(self, name: str) -> InstalledModel | None:
+        """The ranking model of that name, None where it is not installed."""
+        model = self._models.get(name)
+        return model if model is not None and model.kind == "ranker" else None
 
     def missing(self, config: Config) -> Sequence[str]:
         """The assistant's SLM, where the configuration names one that is not here: it quotes only then."""

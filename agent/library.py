@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from agent.engines.clients import DocumentClient, EmbeddingClient
+from agent.engines.clients import DocumentClient, EmbeddingClient, RankingClient
 from agent.engines.pool import ModelSpec, Pool
 from agent.engines.protocol import LoadSpec
 from agent.errors import NotFound
@@ -42,14 +42,18 @@ class AddReport:
 
 
 class Library:
-    """See the module; an async context manager. ``embedding`` None: keyword search only."""
+    """See the module; an async context manager. ``embedding`` None: keyword search only; ``ranker`` None: quotes are
+    chosen without a ranking model."""
 
-    def __init__(self, path: Path, pool: Pool, embedding: InstalledModel | None) -> None:
+    def __init__(
+        self, path: Path, pool: Pool, embedding: InstalledModel | None, ranker: InstalledModel | None = None
+    ) -> None:
         self._pool = pool
         self._embedder = EmbeddingClient(pool, embedding.name) if embedding is not None else None
         self._model = _identity(embedding)
         self._knowledge = Knowledge(path, self._embedder, self._model)
-        self._retriever = Retriever(self._knowledge, self._embedder)
+        self._ranker = RankingClient(pool, ranker.name) if ranker is not None else None
+        self._retriever = Retriever(self._knowledge, self._embedder, self._ranker)
         self._parser = DocumentClient(pool, PARSER)
         load = LoadSpec(model=PARSER, engine="agent.knowledge.ingest:DocumentEngine", entry="", files={})
         pool.register(ModelSpec(load=load, kind="documents", expected_bytes=_PARSER_BYTES))
@@ -84,6 +88,11 @@ class Library:
         title, text = await self._parser.extract(name, data)
         return await self.add(collection, [Document(name, title, text)])
 
+    def use_ranker(self, ranker: InstalledModel | None) -> None:
+        """Take the ranking model as it is installed now."""
+        self._ranker = RankingClient(self._pool, ranker.name) if ranker is not None else None
+        self._retriever = Retriever(self._knowledge, self._embedder, self._ranker)
+
     async def use_embedding(self, embedding: InstalledModel | None) -> None:
         """Take the embedding model as it is installed now; documents are embedded again where it is another one."""
         if (model := _identity(embedding)) == self._model:
@@ -91,7 +100,7 @@ class Library:
         self._embedder = EmbeddingClient(self._pool, embedding.name) if embedding is not None else None
         self._model = model
         await self._knowledge.use_embedder(self._embedder, model)
-        self._retriever = Retriever(self._knowledge, self._embedder)
+        self._retriever = Retriever(self._knowledge, self._embedder, self._ranker)
 
     async def delete(self, collection: str, document: str) -> None:
         """Raises NotFound."""

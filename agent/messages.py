@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-ModelKind = Literal["slm", "vlm", "embedding", "speech", "classifier", "detector", "intents", "documents"]
+ModelKind = Literal["slm", "vlm", "embedding", "ranker", "speech", "classifier", "detector", "intents", "documents"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 DecisionKind = Literal["local", "action", "ask_back", "refused", "escalated", "deferred", "handoff"]
 AnswerKind = Literal["quote", "generated", "action", "cloud", "person"]

@@ -36,8 +36,9 @@ class Logistic:
 def confidence(route: Route, features: Mapping[str, float]) -> float:
     """How likely the answer is right and answers the question, 0..1, from the route's features (see signals.py).
 
-    A quote is judged by another model when an SLM has had its say, and when no embeddings took part. An intent's two
-    probabilities are calibrated where the pack is trained (agent/knowledge/intent_model.py), so their product is it.
+    A quote has another model when an SLM has had its say, when a ranking model has, and when no embeddings took part.
+    An intent's two probabilities are calibrated where the pack is trained (agent/knowledge/intent_model.py), so their
+    product is it.
     """
     if route == "intent":
         return features["in_scope"] * features["probability"]
@@ -45,14 +46,16 @@ def confidence(route: Route, features: Mapping[str, float]) -> float:
     if route == "quote":
         if not features.get("embedded"):
             name = "quote_keyword"
-        elif features.get("generated"):
-            name = "quote_with_generated"
+        else:
+            name += "_judged" if "ranker.judged" in features else ""
+            name += "_with_generated" if features.get("generated") else ""
     return models()[name](features)
 
 
 @lru_cache(maxsize=1)
 def models() -> Mapping[str, Logistic]:
-    """The committed models by name: quote, quote_with_generated, quote_keyword, generated."""
+    """The committed models by name: quote, quote_with_generated, the same two as quote_judged, quote_keyword,
+    generated."""
     data = json.loads(_FILE.read_text(encoding="utf-8"))
     return {
         name: Logistic(float(model["bias"]), dict(model["weights"]), str(model["fitted_on"]))

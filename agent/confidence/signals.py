@@ -14,7 +14,7 @@ quote (`quote`, from the best candidate of a `Retrieval`)
     kind_match       1 where the sentence holds the kind of value asked for, -1 where not, 0 where none is asked
     embedded         1 where embeddings took part
     question_words   content words of the question, at most 8, in eighths
-    ranker.*         what the ranker adds in `Quote.signals`
+    ranker.*         what the ranker adds in `Quote.signals`; ranker.judged is there only where a ranking model judged
 
 agreement of the two answerers (`agreement`, joined to the quote's features once an SLM has answered)
     generated        1: an SLM has answered or refused

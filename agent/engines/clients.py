@@ -111,6 +111,18 @@ class EmbeddingClient:
             return vectors, int(answer["tokens"])
 
 
+class RankingClient:
+    """A ranking model: an encoder in which a question is near the sentences that answer it."""
+
+    def __init__(self, pool: Pool, model: str) -> None:
+        self._embedder = EmbeddingClient(pool, model)
+
+    async def rank(self, question: str, texts: Sequence[str], *, deadline_s: float) -> list[float]:
+        """The cosine of the question with each text, -1..1."""
+        vectors = await self._embedder.embed([question, *texts], deadline_s=deadline_s)
+        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
+
+
 class IntentClient:
     """Languages and intents. ``vectors`` are the texts' embeddings, None where there is no embedding model."""
 

@@ -1,6 +1,6 @@
 """Questions about visitor pages, asked of the real index: how many are answered right by a quote.
 
-    python tests/benchmarks/natural.py --embedding FOLDER [--data tests/data/natural] [--keywords] [--show]
+    python tests/benchmarks/natural.py --embedding FOLDER [--ranker models/reference/ranker] [--keywords] [--show]
     python tests/benchmarks/natural.py --embedding FOLDER --xquad ../shared/data/xquad/xquad.en.dev.json
 
 Every page is a collection of its own, as a device holds the documents of its own venue. FOLDER holds model.onnx and
@@ -26,7 +26,7 @@ import numpy as np
 from agent.confidence import provisional, signals
 from agent.engines.embedding import EmbeddingEngine
 from agent.engines.protocol import LoadSpec
-from agent.knowledge import quotes
+from agent.knowledge import quotes, words
 from agent.knowledge.knowledge import Knowledge
 from agent.knowledge.retrieval import Gathered, Retriever
 from agent.messages import Document, Retrieval
@@ -53,10 +53,16 @@ class Asked:
     item: Item
     found: Gathered
 
-    def retrieval(self) -> Retrieval:
+    async def retrieval(self, ranker: DirectRanker | None = None) -> Retrieval:
+        """Raises what the models raise: a benchmark without its model would be another one."""
         found = self.found
-        chosen = quotes.candidates(self.item.question, found.sentences, found.vector, found.word_vectors)
-        return Retrieval(found.passages, chosen, found.mode)
+        if not found.sentences:
+            return Retrieval(found.passages, (), found.mode)
+        weighed = quotes.weigh(self.item.question, found.sentences, found.vector, found.word_vectors)
+        judged = None
+        if ranker is not None and weighed.embedded:
+            judged = await ranker.rank(words.correct(self.item.question), weighed.texts, deadline_s=5.0)
+        return Retrieval(found.passages, quotes.chosen(weighed, judged), found.mode)
 
 
 class DirectEmbedder:
@@ -72,6 +78,17 @@ class DirectEmbedder:
             if text not in self._known:
                 self._known[text] = self._engine.embed(text)
         return np.stack([self._known[text] for text in texts])
+
+
+class DirectRanker:
+    """The ranking model in this process, each text once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._embedder = DirectEmbedder(folder)
+
+    async def rank(self, question: str, texts: Sequence[str], *, deadline_s: float) -> list[float]:
+        vectors = await self._embedder.embed([question, *texts], deadline_s=deadline_s)
+        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
 
 
 def _items(folder: Path) -> list[Item]:
@@ -199,6 +216,7 @@ def figures(outcomes: Sequence[tuple[Item, str, float]], threshold: float) -> Fi
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--embedding", type=Path, required=True)
+    parser.add_argument("--ranker", type=Path, help="folder of the ranking model: models/reference/ranker")
     parser.add_argument("--data", type=Path, default=ROOT / "tests" / "data" / "natural")
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--keywords", action="store_true", help="without embeddings")
@@ -206,6 +224,7 @@ def main() -> None:
     parser.add_argument("--xquad", type=Path, help="ask the questions of this file instead")
     options = parser.parse_args()
     embedder = None if options.keywords else DirectEmbedder(options.embedding)
+    ranker = DirectRanker(options.ranker) if options.ranker else None
     asked = asyncio.run(
         load_xquad(options.xquad.read_text(encoding="utf-8"), embedder)
         if options.xquad
@@ -214,7 +233,7 @@ def main() -> None:
     outcomes, times = [], []
     for one in asked:
         started = time.perf_counter()
-        found = one.retrieval()
+        found = asyncio.run(one.retrieval(ranker))
         times.append(time.perf_counter() - started)
         best = found.quotes[0].text if found.quotes else ""
         sure = provisional.confidence("quote", signals.quote(one.item.question, found)) if found.quotes else 0.0

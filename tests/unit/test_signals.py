@@ -21,7 +21,8 @@ def tokens(*logprobs, runner_up=-4.0):
     ]
 
 
-GOOD = quote(similarity=0.8, gap=0.3, keyword=1.0, agreement=True, kind_match=True, signals={"following": 0.8})
+CLEAR = {"following": 0.8, "headed": 0.8, "raw": 0.9, "covered": 1.0, "soft_covered": 1.0, "weakest": 1.0}
+GOOD = quote(similarity=0.8, gap=0.3, keyword=1.0, agreement=True, kind_match=True, signals=CLEAR)
 BAD = quote(score=0.15, similarity=0.2, gap=-0.1, keyword=0.1, kind_match=False,
             signals={"following": 0.2, "exists_uncovered": 0.9})  # fmt: skip
 
@@ -41,6 +42,15 @@ def test_a_clear_quote_is_confident_and_a_poor_one_is_not():
     unsure = provisional.confidence("quote", signals.quote("is there a ghost", Retrieval((), (BAD, GOOD), "hybrid")))
     assert sure > 0.7
     assert unsure < 0.3
+
+
+def test_what_a_ranking_model_says_moves_the_quote():
+    def sure(**judged):
+        best = quote(similarity=0.6, keyword=0.6, agreement=True, signals={"following": 0.6, **judged})
+        return provisional.confidence("quote", signals.quote("how much for adults", Retrieval((), (best,), "hybrid")))
+
+    assert sure(judged=0.8) > sure(judged=0.3) + 0.1
+    assert sure() not in (sure(judged=0.0), sure(judged=0.3))
 
 
 def test_agreement_of_the_answerers_moves_the_quote():
@@ -90,7 +100,8 @@ def test_intent_confidence_grows_with_probability_and_scope():
 def test_the_committed_models_use_documented_features_only():
     path = Path(provisional.__file__).with_name("provisional.json")
     names = set(json.loads(path.read_text(encoding="utf-8"))["models"])
-    assert names == {"quote", "quote_with_generated", "quote_keyword", "generated"}
+    judged = {"quote_judged", "quote_judged_with_generated"}
+    assert names == {"quote", "quote_with_generated", "quote_keyword", "generated"} | judged
     documented = signals.__doc__ or ""
     for model in provisional.models().values():
         assert model.fitted_on

@@ -1,16 +1,19 @@
-"""Fit the quote ranker and the provisional confidence on the questions of this folder.
+"""Fit the quote ranker and the provisional confidence on natural-dev and natural-train.
 
     python models/reference/natural-dev/fit.py --embedding FOLDER [--slm FILE.gguf] [--write]
 
-FOLDER holds model.onnx and tokenizer.json of all-MiniLM-L6-v2 (int8). Everything is measured by leaving one page out:
-the ranker that scores a page has not seen it, and neither has the confidence. ``--write`` then fits on all pages and
-writes agent/knowledge/quote_model.json and the quote models of agent/confidence/provisional.json (the others stay).
+FOLDER holds model.onnx and tokenizer.json of all-MiniLM-L6-v2 (int8). Everything is measured in
+FOLDS groups of pages: the ranker that scores a page has not seen it, and neither has the confidence; figures are given
+for each set. ``--write`` then fits on all pages and writes agent/knowledge/quote_model.json and the quote models of
+agent/confidence/provisional.json (the others stay).
 
 Ranker: a conditional logit over the sentences found for a question (the log-probability of picking one that is the
 evidence), pulled towards hand-set weights for the features that few questions show (PRIOR).
 Confidence: a logistic regression over the features of agent/confidence/signals.py on the first quote of each question,
 right or not. Besides the unanswerable questions, every answerable one is asked once more with its evidence taken out of
 the sentences (with half the weight): a near miss of the kind that matters.
+With the ranking model (models/reference/ranker) figures and confidence come from natural-dev alone, because it has been
+trained on the other set.
 With ``--slm`` the language model answers from the three best quotes of every question, as the assistant has it do; its
 answers give the models "generated" and "quote_with_generated". Refusals and agreement are features of the latter.
 Both are plain gradient descent in numpy, without chance: the same data give the same files.
@@ -37,10 +40,14 @@ from agent import prompts  # noqa: E402
 from agent.confidence import signals  # noqa: E402
 from agent.engines.protocol import LoadSpec  # noqa: E402
 from agent.engines.text import TextEngine  # noqa: E402
-from agent.knowledge import quotes  # noqa: E402
+from agent.knowledge import quotes, words  # noqa: E402
 from agent.messages import Alternative, Quote, Retrieval, Sampling, TokenLogprob  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
+SETS = tuple(ROOT / "models" / "reference" / name for name in ("natural-dev", "natural-train"))
+FOLDS = 8
+RANKER = ROOT / "models" / "reference" / "ranker"
+UNSEEN = "models/reference/natural-dev"
+FITTED_ON = "models/reference/natural-dev and natural-train"
 QUOTE_MODEL = ROOT / "agent" / "knowledge" / "quote_model.json"
 CONFIDENCE = ROOT / "agent" / "confidence" / "provisional.json"
 
@@ -53,8 +60,14 @@ COST = 0.03
 RANKER_RIDGE = 0.02
 CONFIDENCE_RIDGE = 0.02
 REMOVED_WEIGHT = 0.5
-CONFIDENT_BY = """score lead keyword agreement similarity question_words ranker.following ranker.yesno ranker.now
-ranker.names_person ranker.condition_missed ranker.exists_uncovered""".split()
+SEEN_WEIGHT = 0.25
+"""Of a natural-train question in the confidence: there are 4.5 times as many, and on average they are harder."""
+CONFIDENT_BY = """score lead keyword agreement similarity gap heading_match kind_match question_words ranker.raw
+ranker.headed ranker.following ranker.covered ranker.soft_covered ranker.weakest ranker.absent ranker.kind
+ranker.no_kind ranker.yesno ranker.condition_met ranker.condition_missed ranker.sentences ranker.now
+ranker.exists_absent ranker.exists_uncovered ranker.names_person ranker.kind_covered""".split()
+CONFIDENT_WHEN_JUDGED = """score lead keyword agreement similarity question_words ranker.judged ranker.following
+ranker.yesno ranker.now ranker.names_person ranker.condition_missed ranker.exists_uncovered""".split()
 CONFIDENT_BY_KEYWORD = """score lead keyword ranker.covered question_words ranker.yesno ranker.now ranker.names_person
 ranker.condition_missed ranker.exists_uncovered""".split()
 
@@ -86,6 +99,11 @@ class Example:
     def page(self) -> str:
         return self.asked.item.page
 
+    @property
+    def seen(self) -> bool:
+        """By the ranking model, in its training."""
+        return (SETS[1] / "pages" / f"{Path(self.page).stem}.md").is_file()
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -103,6 +121,10 @@ def examples(asked: Sequence[natural.Asked]) -> list[Example]:
             kept = tuple(s for s in one.found.sentences if not natural.holds_evidence(one.item, s.sentence.text))
             found.append(replace(_example(replace(one, found=replace(one.found, sentences=kept))), removed=True))
     return found
+
+
+def loaded(embedder: natural.DirectEmbedder | None) -> list[natural.Asked]:
+    return [one for folder in SETS for one in asyncio.run(natural.load(folder, embedder))]
 
 
 def _example(asked: natural.Asked) -> Example:
@@ -151,14 +173,19 @@ def _descend(slope, start: Array, steps: int) -> Array:  # type: ignore[no-untyp
     return weights
 
 
-def outcome(example: Example, weights: Weights) -> Outcome:
+def outcome(example: Example, weights: Weights, judge: natural.DirectRanker | None = None) -> Outcome:
     ranker = quotes.QuoteModel(weights, weights, COST)
     item = example.asked.item
     given = example.asked.found
     embedded = given.vector is not None
     if not example.ordered:  # a search by keywords may find nothing
         return Outcome(example, "", {}, False)
-    chosen = quotes.choose(quotes.understand(item.question), example.ordered, example.table, ranker, embedded=embedded)
+    wanted = quotes.understand(item.question)
+    weighed = quotes.scored(wanted, example.ordered, example.table, ranker, embedded=embedded)
+    judged = None
+    if judge is not None:
+        judged = asyncio.run(judge.rank(words.correct(item.question), weighed.texts, deadline_s=5.0))
+    chosen = quotes.chosen(weighed, judged)
     retrieval = Retrieval(given.passages, chosen, given.mode)
     right = not example.removed and bool(item.answers) and natural.is_right(item, chosen[0].text)
     return Outcome(example, chosen[0].text, signals.quote(item.question, retrieval), right, retrieval)
@@ -172,6 +199,7 @@ def fit_confidence(training: Sequence[Outcome], names: Sequence[str]) -> tuple[f
     rows = np.array([[one.features.get(name, 0.0) for name in names] for one in training])
     right = np.array([float(one.right) for one in training])
     share = np.array([REMOVED_WEIGHT if one.example.removed else 1.0 for one in training])
+    share *= np.array([SEEN_WEIGHT if one.example.seen else 1.0 for one in training])
     share /= share.mean()
     middle, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     scaled = np.column_stack([(rows - middle) / spread, np.ones(len(rows))])
@@ -200,31 +228,45 @@ def auroc(scores: Array, right: Array) -> float:
     return float((ranks[right > 0].sum() - positive * (positive - 1) / 2) / (positive * negative))
 
 
-def cross_validated(everything: Sequence[Example], ranked: Sequence[str], confident: Sequence[str]) -> list[Outcome]:
-    """Print what leaving one page out gives; returns every outcome by a ranker that has not seen its page."""
-    pages = sorted({example.page for example in everything})
-    outcomes = []
-    for page in pages:
-        weights = fit_ranker([example for example in everything if example.page != page], ranked)
-        outcomes += [outcome(example, weights) for example in everything if example.page == page]
-    report(outcomes, confident)
-    return outcomes
+def folds(pages: set[str]) -> list[set[str]]:
+    """Pages in groups, a page of every set about equally often."""
+    ordered = sorted(pages)
+    return [set(ordered[start::FOLDS]) for start in range(FOLDS)]
+
+
+def cross_validated(
+    everything: Sequence[Example], ranked: Sequence[str], judge: natural.DirectRanker | None = None
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Every outcome by a ranker that has not seen its page, and those of natural-dev once more with a ranking model,
+    which has seen the other pages."""
+    outcomes, judged = [], []
+    for left_out in folds({example.page for example in everything}):
+        weights = fit_ranker([example for example in everything if example.page not in left_out], ranked)
+        held = [example for example in everything if example.page in left_out]
+        outcomes += [outcome(example, weights) for example in held]
+        if judge is not None:
+            judged += [outcome(example, weights, judge) for example in held if not example.seen]
+    return outcomes, judged
 
 
 def report(outcomes: Sequence[Outcome], confident: Sequence[str]) -> None:
-    """Print how the confidence judges outcomes of pages that it has not seen."""
-    asked, sure = [], []
-    for page in sorted({one.example.page for one in outcomes}):
-        model = fit_confidence([one for one in outcomes if one.example.page != page], confident)
-        for one in outcomes:
-            if one.example.page == page and not one.example.removed:
-                asked.append(one)
-                sure.append(confidence(one, model))
-    right = np.array([float(one.right) for one in asked])
-    print(f"  AUROC of right against wrong or unanswerable: {auroc(np.array(sure), right):.3f}")
-    judged = [(one.example.asked.item, one.text, score) for one, score in zip(asked, sure, strict=True)]
-    for threshold in (0.3, 0.4, 0.5, 0.6, 0.7):
-        print(f"  served at {threshold}: {natural.figures(judged, threshold)}")
+    """Print how the confidence judges outcomes of pages that it has not seen, for each set."""
+    asked: list[tuple[Outcome, float]] = []
+    for left_out in folds({one.example.page for one in outcomes}):
+        model = fit_confidence([one for one in outcomes if one.example.page not in left_out], confident)
+        held = [one for one in outcomes if one.example.page in left_out and not one.example.removed]
+        asked += [(one, confidence(one, model)) for one in held]
+    for folder in SETS:
+        names = {page.stem for page in (folder / "pages").glob("*.md")}
+        ours = [(one, sure) for one, sure in asked if Path(one.example.page).stem in names]
+        if not ours:
+            continue
+        right = np.array([float(one.right) for one, _ in ours])
+        area = auroc(np.array([sure for _, sure in ours]), right)
+        print(f"  {folder.name}: AUROC of right against wrong or unanswerable: {area:.3f}")
+        judged = [(one.example.asked.item, one.text, sure) for one, sure in ours]
+        for threshold in (0.3, 0.4, 0.5, 0.6, 0.7):
+            print(f"    served at {threshold}: {natural.figures(judged, threshold)}")
 
 
 # ---------------------------------------------------------------- the language model
@@ -285,29 +327,37 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the models, fitted on all pages")
     options = parser.parse_args()
     embedder = natural.DirectEmbedder(options.embedding)
-    print("with embeddings, one page left out:")
-    hybrid = examples(asyncio.run(natural.load(HERE, embedder)))
-    outcomes = cross_validated(hybrid, RANKED, CONFIDENT_BY)
+    print("with embeddings:")
+    hybrid = examples(loaded(embedder))
+    outcomes, judged = cross_validated(hybrid, RANKED, natural.DirectRanker(RANKER))
+    report(outcomes, CONFIDENT_BY)
+    print("with the ranking model:")
+    report(judged, CONFIDENT_WHEN_JUDGED)
     if options.slm:
         joined, answers = generated(outcomes, DirectText(options.slm))
-        print("quotes with the language model's opinion, one page left out:")
+        print("quotes with the language model's opinion:")
         report(joined, CONFIDENT_WITH_GENERATED)
-    print("by keywords alone, one page left out:")
-    by_keyword = examples(asyncio.run(natural.load(HERE, None)))
-    keyword_outcomes = cross_validated(by_keyword, RANKED_BY_KEYWORD, CONFIDENT_BY_KEYWORD)
+    print("by keywords alone:")
+    by_keyword = examples(loaded(None))
+    keyword_outcomes, _ = cross_validated(by_keyword, RANKED_BY_KEYWORD)
+    report(keyword_outcomes, CONFIDENT_BY_KEYWORD)
     if options.write:
         _write_ranker(fit_ranker(hybrid, RANKED), fit_ranker(by_keyword, RANKED_BY_KEYWORD))
         bias, weights = fit_confidence(outcomes, CONFIDENT_BY)
         _write_confidence("quote", (bias, weights))
+        bias_judged, weights_judged = fit_confidence(judged, CONFIDENT_WHEN_JUDGED)
+        _write_confidence("quote_judged", (bias_judged, weights_judged), UNSEEN)
+        guessed = f"{UNSEEN}, what the language model adds by prior"
+        _write_confidence("quote_judged_with_generated", (bias_judged, weights_judged | AGREEMENT_PRIOR), guessed)
         if options.slm:
-            source = f"models/reference/natural-dev with {options.slm.stem}"
+            source = f"{FITTED_ON} with {options.slm.stem}"
             _write_confidence("quote_with_generated", fit_confidence(joined, CONFIDENT_WITH_GENERATED), source)
             if sum(one.right for one in answers) >= LEAST_RIGHT:
                 _write_confidence("generated", fit_confidence(answers, CONFIDENT_GENERATED), source)
             else:
                 print(f"fewer than {LEAST_RIGHT} right answers: the model of generated answers stays as it is")
         else:
-            guessed = "models/reference/natural-dev, what the language model adds by prior"
+            guessed = f"{FITTED_ON}, what the language model adds by prior"
             _write_confidence("quote_with_generated", (bias, weights | AGREEMENT_PRIOR), guessed)
         _write_confidence("quote_keyword", fit_confidence(keyword_outcomes, CONFIDENT_BY_KEYWORD))
 
@@ -317,7 +367,7 @@ def _write_ranker(weights: Weights, keyword_weights: Weights) -> None:
     QUOTE_MODEL.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_confidence(name: str, model: tuple[float, Weights], source: str = "models/reference/natural-dev") -> None:
+def _write_confidence(name: str, model: tuple[float, Weights], source: str = FITTED_ON) -> None:
     data = json.loads(CONFIDENCE.read_text(encoding="utf-8"))
     data["models"][name] = {"fitted_on": source, "bias": model[0], "weights": model[1]}
     CONFIDENCE.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
