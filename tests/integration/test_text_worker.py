@@ -98,21 +98,21 @@ async def test_errors_keep_their_class(client: TextClient) -> None:
     assert (await generate(client, "still here", max_tokens=2))[1].finish_reason == "length"
 
 
-async def test_a_killed_worker_ends_its_requests_and_comes_back(client: TextClient) -> None:
-    async def killed_in_the_middle() -> None:
-        request = GenerationRequest(Sampling(max_tokens=400), prompt="where is it")
-        async with contextlib.aclosing(client.generate(request, deadline_s=60)) as events:
-            async for _ in events:
-                for pid in children():
-                    os.kill(pid, signal.SIGKILL)
+async def test_a_killed_worker_ends_its_requests_and_comes_back(tiny_gguf: Path) -> None:
+    async with Pool(config.Pool()) as pool:
+        pool.register(spec(tiny_gguf))
+        client = TextClient(pool, "tiny")
 
-    with pytest.raises(WorkerCrashed):
-        await killed_in_the_middle()
-    assert (await generate(client, "back again", max_tokens=2))[1].finish_reason == "length"
+        async def killed_in_the_middle() -> None:
+            request = GenerationRequest(Sampling(max_tokens=400), prompt="where is it")
+            async with contextlib.aclosing(client.generate(request, deadline_s=60)) as events:
+                async for _ in events:
+                    if (pid := pool.status().model("tiny").pid) is not None:
+                        os.kill(pid, signal.SIGKILL)
 
-
-def children() -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+        with pytest.raises(WorkerCrashed):
+            await killed_in_the_middle()
+        assert (await generate(client, "back again", max_tokens=2))[1].finish_reason == "length"
 
 
 @pytest.fixture
