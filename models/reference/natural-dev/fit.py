@@ -75,7 +75,7 @@ CONFIDENT_WITH_GENERATED = [*CONFIDENT_BY, "generated_refused", "generated_withi
 CONFIDENT_GENERATED = """first_margin min_logprob low_logprob median_logprob tokens span span_rank numbers
 retrieval_score retrieval_lead retrieval_similarity ranking_agreement question_words""".split()
 ANSWER_TOKENS = 96
-AGREEMENT_PRIOR = {"generated_refused": -0.8, "generated_within": 0.8, "generated_overlap": 0.4}
+AGREEMENT_PRIOR = {"generated_refused": 0.0, "generated_within": 0.4, "generated_overlap": 0.2}
 """What a language model's opinion is worth while none has been measured: some, but it never decides alone."""
 
 LEAST_RIGHT = 20
