@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import os
 import signal
@@ -712,11 +713,12 @@ async def test_nothing_leaks_over_many_requests(pool: Pool) -> None:
                 await pool.call("m", "count", {"n": 10**9, "pause_s": 0.0005}, deadline_s=0.02)
 
     await mixed(0)
+    gc.collect()  # what earlier tests left to the collector must not be counted
     tasks, descriptors, worker = len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), await facts(pool)
     for start in range(0, 200, 10):
         await asyncio.gather(*(mixed(start + offset) for offset in range(10)))
     await until(lambda: len(asyncio.all_tasks()) == tasks)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
     after = await facts(pool)
     assert (after["fds"], after["active"]) == (worker["fds"], 0)
     status = pool.status().model("m")
