@@ -695,7 +695,7 @@ async def test_an_exception_in_the_block_ends_the_workers_at_once() -> None:
 
 
 def open_descriptors() -> set[tuple[str, str]]:
-    """Every open descriptor with what it is open on: a leak shows even where another descriptor was closed meanwhile."""
+    """Every open descriptor with what it is open on: a leak shows even where another one was closed meanwhile."""
     found = set()
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # the listing's own
