@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agent.errors import ConfigError
 from agent.paths import shipped
 
-Policy = Literal["certified", "best-effort", "local-only"]
+Policy = Literal["certified", "best-effort", "local-only", "cloud-first"]
+RouteName = Literal["intent", "quote", "generated"]
 SYSTEM_CONFIG = Path("/etc/outpost/agent.toml")
 
 
@@ -103,6 +104,108 @@ class Pool(_Section):
     isolate: bool = Field(True, description="run workers without network where the platform allows it")
 
 
+class Promise(_Section):
+    """What the operator promises of one route; see Risk."""
+
+    epsilon: float = Field(0.05, gt=0, lt=0.5, description="largest share of wrong answers among those served locally")
+    delta: float = Field(0.05, gt=0, lt=0.5, description="chance that the certificate promises too much")
+
+
+class Risk(_Section):
+    """The promise, and how it is kept while the device runs."""
+
+    epsilon: float = Field(0.05, gt=0, lt=0.5, description="largest share of wrong answers among those served locally")
+    delta: float = Field(0.05, gt=0, lt=0.5, description="chance that a certificate promises too much")
+    routes: dict[RouteName, Promise] = Field(default_factory=dict, description="other promises for single routes")
+    coverage_floor: float = Field(0.1, ge=0, le=1, description="least share of questions that a certificate must serve")
+    audit_share: float = Field(0.02, ge=0, le=1, description="share of local answers that the cloud is asked too")
+    audits_per_day: int = Field(50, ge=0, le=100_000, description="most audits a day")
+    cloud_error: float = Field(0.1, ge=0, lt=0.5, description="share of audits in which the cloud is the one that errs")
+    feedback_labels: bool = Field(False, description="visitors' judgements count as labels of the live risk")
+
+    def promise(self, route: str) -> Promise:
+        """The promise that holds for a route."""
+        for name, promise in self.routes.items():
+            if name == route:
+                return promise
+        return Promise(epsilon=self.epsilon, delta=self.delta)
+
+
+class Endpoint(_Section):
+    """An OpenAI-compatible server; several are tried in order."""
+
+    name: str = Field("cloud", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="name in status and audit log")
+    url: str = Field("", description="base URL up to /v1; empty takes OPENAI_BASE_URL, else OpenAI's own")
+    model: str = Field("", description="model to ask for; empty takes OPENAI_MODEL")
+    key_file: Path | None = Field(None, description="file with the API key; without it OPENAI_API_KEY")
+    ca_file: Path | None = Field(None, description="certificate authority to trust instead of the system's")
+    client_cert: Path | None = Field(None, description="client certificate (PEM)")
+    client_key: Path | None = Field(None, description="its key (PEM)")
+    proxy: str = Field("", description="HTTP proxy for this endpoint; empty takes the environment's")
+    price_in: float = Field(0.0, ge=0, description="money a million prompt tokens")
+    price_out: float = Field(0.0, ge=0, description="money a million completion tokens")
+
+
+class Escalation(_Section):
+    """What may leave the device, where to, and how much of it. Nothing leaves unless ``enabled``."""
+
+    enabled: bool = Field(False, description="the operator's consent; an API key alone is none")
+    paths: tuple[Literal["https", "mqtt"], ...] = Field(("https", "mqtt"), description="ways to the cloud, in order")
+    endpoints: tuple[Endpoint, ...] = Field((), description="servers of the path https, in order")
+    connect_s: float = Field(5.0, gt=0, le=120, description="deadline of a connection, seconds")
+    read_s: float = Field(30.0, gt=0, le=600, description="longest silence of a server, seconds")
+    total_s: float = Field(60.0, gt=0, le=3600, description="a visitor waits so long for the cloud, then is promised it")
+    attempts: int = Field(3, ge=1, le=10, description="tries of one request while the visitor waits")
+    max_tokens: int = Field(300, ge=1, le=8192, description="answer length asked of the cloud, tokens")
+    passages: int = Field(3, ge=0, le=20, description="passages that may leave with a question")
+    history: int = Field(2, ge=0, le=20, description="earlier turns that may leave with a question")
+    names: tuple[str, ...] = Field((), description="names of persons that never leave as they are")
+    places: tuple[str, ...] = Field((), description="names of places that never leave as they are")
+    phone_region: str = Field("GB", pattern=r"^[A-Z]{2}$", description="country of telephone numbers without a prefix")
+    daily_requests: int = Field(500, ge=0, description="most requests a day")
+    daily_tokens: int = Field(500_000, ge=0, description="most tokens a day, both ways")
+    daily_money: float = Field(5.0, ge=0, description="most money a day, by the endpoints' prices")
+    outbox_mb: int = Field(64, ge=1, le=4096, description="most space for questions that wait for a line, MiB")
+    outbox_hours: float = Field(24.0, gt=0, le=720, description="how long a question waits before it goes to a person")
+    cache_hours: float = Field(168.0, ge=0, le=8760, description="how long a cloud's answer may be given again; 0 never")
+
+
+class Mqtt(_Section):
+    """The MQTT 5 broker; no host, no MQTT."""
+
+    host: str = Field("", description="broker; empty switches MQTT off")
+    port: int = Field(8883, ge=1, le=65535, description="TCP port")
+    tls: bool = Field(True, description="encrypt and check the broker's certificate")
+    ca_file: Path | None = Field(None, description="certificate authority to trust instead of the system's")
+    client_cert: Path | None = Field(None, description="client certificate (PEM)")
+    client_key: Path | None = Field(None, description="its key (PEM)")
+    username: str = Field("", description="user, where the broker wants one")
+    password_file: Path | None = Field(None, description="file with the password")
+    keepalive_s: int = Field(30, ge=5, le=3600, description="keep-alive, seconds")
+    max_message_kb: int = Field(128, ge=4, le=262_144, description="largest message; longer requests go in parts")
+
+
+class Handoff(_Section):
+    """Where questions for a person go, besides the operator page."""
+
+    webhook: str = Field("", description="URL that gets a POST for every question; empty for none")
+    mqtt: bool = Field(True, description="publish them by MQTT where there is a broker")
+    keep_hours: float = Field(72.0, gt=0, le=8760, description="how long an unanswered question stays in the queue")
+
+
+class Override(_Section):
+    """Another policy for one intent or collection."""
+
+    policy: Policy
+
+
+class Overrides(_Section):
+    """Policies for single intents and collections; the stricter of both holds."""
+
+    intents: dict[str, Override] = Field(default_factory=dict, description="by intent name")
+    collections: dict[str, Override] = Field(default_factory=dict, description="by collection")
+
+
 class Config(_Section):
     """The whole tree."""
 
@@ -112,6 +215,11 @@ class Config(_Section):
     models: Models = Models()
     text: Text = Text()
     pool: Pool = Pool()
+    risk: Risk = Risk()
+    escalation: Escalation = Escalation()
+    mqtt: Mqtt = Mqtt()
+    handoff: Handoff = Handoff()
+    overrides: Overrides = Overrides()
 
 
 def load(path: Path | None = None, env: Mapping[str, str] | None = None) -> Config:

@@ -24,6 +24,10 @@ message, remedy); `from_code` makes the class again on the other side.
     |   +-- DeadlineExceeded    it took longer than it may
     |   +-- ShuttingDown        the daemon is stopping
     |   +-- UnfitBuild          the native library was not built for this CPU
+    |   +-- CloudUnavailable    no line, or the cloud does not answer now; worth trying again
+    +-- CloudRefused            the cloud answered that it will not; trying again would not help (502)
+    +-- PrivacyFailed           personal data could not be kept back, so nothing left the device
+    +-- BudgetExhausted         the day's budget for the cloud is used up (429)
     +-- BadModel                a model file that cannot be loaded
     |   +-- HashMismatch        bytes are not the ones that were promised
     +-- DownloadFailed          a transfer did not complete
@@ -139,6 +143,24 @@ class ShuttingDown(Unavailable):
 
 class UnfitBuild(Unavailable):
     code = "unfit_build"
+
+
+class CloudUnavailable(Unavailable):
+    code = "cloud_unavailable"
+
+
+class CloudRefused(OutpostError):
+    code = "cloud_refused"
+    http_status = 502
+
+
+class PrivacyFailed(OutpostError):
+    code = "privacy_failed"
+
+
+class BudgetExhausted(OutpostError):
+    code = "budget_exhausted"
+    http_status = 429
 
 
 class BadModel(OutpostError):

@@ -303,6 +303,43 @@ class Answer:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
 
+# ---------------------------------------------------------------- escalation
+
+
+@dataclass(frozen=True, slots=True)
+class CloudRequest:
+    """What leaves the device, already minimised and pseudonymised (agent/escalation/request.py). ``key`` is the
+    idempotency key: the same question has the same key on every try and path. ``expires_at`` in Unix seconds."""
+
+    key: str
+    event_id: str
+    messages: tuple[ChatMessage, ...]
+    max_tokens: int
+    expires_at: float
+    language: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class CloudDelta:
+    """A piece of the cloud's answer, as it comes."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloudReply:
+    """The cloud's whole answer, once; ``path`` is the way it came, ``endpoint`` who gave it, ``cost`` in the money of
+    the price table."""
+
+    key: str
+    text: str
+    path: Literal["https", "mqtt"]
+    endpoint: str
+    model: str
+    usage: Usage = Usage()
+    cost: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Provisional:
     """Text shown before the route is decided, only to clients that asked for it."""
