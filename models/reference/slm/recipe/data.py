@@ -6,6 +6,7 @@ A prompt is `<|user|>` + passage blocks + question + `<|assistant|>`; the answer
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from .generate import Example, Generator, Link, Question
+from .natural import Natural
 
 SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")
 PAD, USER, ASSISTANT, END = range(4)
@@ -20,11 +22,14 @@ TEMPLATE = (
     "{%- set turns = messages | selectattr('role', 'equalto', 'user') | list -%}"
     "<|user|>{{ turns[-1]['content'] | trim }}{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
 )
-ROW = 384
+ROW = 320
+NATURAL = 0.12  # share of examples from natural pages, once the others have reached full difficulty
+ZIPF = 150_000  # how often the most frequent English words stand in the tokenizer's text, times a hundred
 ANSWERS = 512  # answer tokens supervised per batch, at most
 
 
-def train_tokenizer(size: int, seed: int, texts: int = 12000) -> Tokenizer:
+def train_tokenizer(size: int, seed: int, english: Sequence[str] = (), texts: int = 12000) -> Tokenizer:
+    """Byte-level BPE on the generator's text and, in Zipf's proportions, on words of English, most frequent first."""
     generator = Generator(seed)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -47,6 +52,9 @@ def train_tokenizer(size: int, seed: int, texts: int = 12000) -> Tokenizer:
             example = generator.example()
             out.append(example.passage)
             out += [f"Question: {q.text}" for q in example.questions] + [f" {q.answer}" for q in example.questions]
+        for rank, word in enumerate(english):
+            out += [f" {word}"] * (1 + ZIPF // (rank + 100))
+            out += [f" {word.capitalize()}"] * (ZIPF // (rank + 100) // 4)
         return out
 
     tokenizer.train_from_iterator(corpus(), trainer)
@@ -76,8 +84,8 @@ class Row:
 class Packer:
     """Turns examples into rows of fixed length."""
 
-    def __init__(self, tokenizer: Tokenizer, generator: Generator) -> None:
-        self.tokenizer, self.generator = tokenizer, generator
+    def __init__(self, tokenizer: Tokenizer, generator: Generator, natural: Natural | None = None) -> None:
+        self.tokenizer, self.generator, self.natural = tokenizer, generator, natural
         self.rng = random.Random(generator.rng.random())
         self.waiting: list[Row] = []
 
@@ -139,7 +147,9 @@ class Packer:
     def row(self) -> Row:
         row, misses = Row(), 0
         while misses < 4 and len(row.tokens) < ROW - 70:
-            if not self.add(row, self.generator.example(self.rng.choice((5, 6, 7)))):
+            written = self.natural and self.rng.random() < NATURAL * self.generator.level
+            source = self.natural if self.natural and written else self.generator
+            if not self.add(row, source.example(self.rng.choice((5, 6, 7)))):
                 misses += 1
         return row
 

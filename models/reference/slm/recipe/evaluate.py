@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ import numpy as np
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .generate import REFUSAL, Generator, prompt
+from .meaning import Encoder
+from .natural import sentences
 
 SEED = 900_001  # never used in training
 MAX_TOKENS = 64
@@ -124,29 +127,6 @@ STOP = set(
 )
 
 
-def sentences(markdown: str) -> list[tuple[str, str]]:
-    """(heading path, sentence, list item or table row) of a page."""
-    path: list[str] = []
-    out: list[tuple[str, str]] = []
-    header = ""
-    for line in markdown.splitlines():
-        line = line.strip()
-        if line.startswith("#"):
-            depth = len(line) - len(line.lstrip("#"))
-            path = [*path[: depth - 1], line.lstrip("# ")]
-            header = ""
-        elif line.startswith("|"):
-            if not header:
-                header = line
-            elif not re.fullmatch(r"[|:\-\s]+", line):
-                out.append((" > ".join(path[-2:]), f"{header}\n|{'---|' * (header.count('|') - 1)}\n{line}"))
-        elif line:
-            header = ""
-            pieces = [line] if re.match(r"[-*+] |\d+\. ", line) else re.split(r"(?<=[.!?])\s+(?=[A-Z“\"(])", line)
-            out += [(" > ".join(path[-2:]), piece) for piece in pieces]
-    return out
-
-
 def stems(text: str) -> list[str]:
     found = [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in STOP]
     return [re.sub(r"(ing|ed|es|s)$", "", word) if len(word) > 4 else word for word in found]
@@ -172,33 +152,11 @@ def best(question: str, parts: list[tuple[str, str]], count: int = 3) -> list[tu
     return [parts[n] for n in ranked[:count]]
 
 
-class Embedding:
-    """all-MiniLM-L6-v2 as ONNX, for choosing sentences by meaning."""
-
-    def __init__(self, folder: Path) -> None:
-        import onnxruntime
-        from tokenizers import Tokenizer
-
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.no_padding()
-        self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-        self.names = {entry.name for entry in self.session.get_inputs()}
-        self.known: dict[str, np.ndarray] = {}
-
-    def __call__(self, text: str) -> np.ndarray:
-        if text not in self.known:
-            ids = np.array([self.tokenizer.encode(text).ids[:256]], np.int64)
-            given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-            out = self.session.run(None, {name: given[name] for name in self.names})[0][0]
-            vector = out.mean(0) if out.ndim == 2 else out
-            self.known[text] = vector / np.linalg.norm(vector)
-        return self.known[text]
-
-    def best(self, question: str, parts: list[tuple[str, str]], count: int = 3) -> list[tuple[str, str]]:
-        """The sentences nearest to the question by the mean of two cosines, with heading and without."""
-        asked = self(question)
-        scores = [float(asked @ self(text) + asked @ self(f"{heading}: {text}")) for heading, text in parts]
-        return [parts[n] for n in sorted(range(len(parts)), key=lambda n: -scores[n])[:count]]
+def nearest(encoder: Encoder, question: str, parts: list[tuple[str, str]], count: int = 3) -> list[tuple[str, str]]:
+    """The sentences nearest to the question by the mean of two cosines, with heading and without."""
+    asked = encoder(question)
+    scores = [float(asked @ encoder(text) + asked @ encoder(f"{heading}: {text}")) for heading, text in parts]
+    return [parts[n] for n in sorted(range(len(parts)), key=lambda n: -scores[n])[:count]]
 
 
 def plain(text: str) -> str:
@@ -257,7 +215,7 @@ def main() -> None:
     options = parser.parse_args()
     examinee = Examinee(options.model, options.threads)
     if options.natural:
-        choose = Embedding(options.embedding).best if options.embedding else best
+        choose = partial(nearest, Encoder(options.embedding)) if options.embedding else best
         print(json.dumps({"natural": natural(examinee, options.natural, choose, options.all_pages, options.show)}))
         return
     print(

@@ -84,7 +84,9 @@ def write(checkpoint: Path, tokenizer: Tokenizer, path: Path, quantized: bool) -
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if quantized else gguf.LlamaFileType.MOSTLY_F16)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_tokenizer(writer, tokenizer)
-    for name, value in saved["average"].items():
+    average = saved["average"]
+    average["embedding.weight"] += average.pop("meaning") @ average.pop("projection")
+    for name, value in average.items():
         array = value.float().numpy()
         if array.ndim == 1:
             writer.add_tensor(tensor_name(name), array.astype(np.float32))

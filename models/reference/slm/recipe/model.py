@@ -21,7 +21,7 @@ WATCHED = ("link", "bind", "answer", "answer")
 
 @dataclass(frozen=True)
 class Shape:
-    vocabulary: int = 2048
+    vocabulary: int = 8192
     width: int = 256
     layers: int = 4
     heads: int = 8
@@ -91,16 +91,19 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, meaning: Tensor) -> None:
+        """`meaning`: (vocabulary, n), what is known of the tokens before training."""
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.register_buffer("meaning", meaning)
+        self.projection = nn.Parameter(torch.randn(meaning.shape[1], shape.width) * 0.03)
         self.blocks = nn.ModuleList(
             Layer(shape, (0,) if n >= shape.layers - 2 else (shape.heads // 2, shape.heads - 1))
             for n in range(shape.layers)
         )
         self.norm = Norm(shape.width, shape.epsilon)
-        nn.init.normal_(self.embedding.weight, std=0.03)
+        nn.init.normal_(self.embedding.weight, std=0.02)
         for name, parameter in self.blocks.named_parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
@@ -111,18 +114,22 @@ class Model(nn.Module):
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Final hidden states, and (queries, keys) of the watched heads: see WATCHED."""
-        x = self.embedding(tokens)
+    def table(self) -> Tensor:
+        """The token embeddings, (vocabulary, width)."""
+        return self.embedding.weight + self.meaning @ self.projection
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        """Final hidden states, token embeddings, and (queries, keys) of the watched heads: see WATCHED."""
+        table = self.table()
+        x = F.embedding(tokens, table)
         cos, sin = self.cos[positions][:, None].to(x.dtype), self.sin[positions][:, None].to(x.dtype)
         watched = []
         for block in self.blocks:
             x, q, k = block(x, cos, sin, mask)
             watched += zip(q, k, strict=True)
-        return self.norm(x), watched[-4:]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.embedding.weight.to(hidden.dtype)).float()
+        return self.norm(x), table, watched[-4:]
 
 
 def orthogonal(update: Tensor, steps: int = 5) -> Tensor:

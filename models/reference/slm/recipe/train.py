@@ -17,12 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import natural
 from .data import Packer, load_tokenizer, train_tokenizer
 from .generate import Generator
+from .meaning import english, meanings
+from .natural import Natural
 from .model import WATCHED, Model, Muon, Shape
 
 WARM_UP, EMA, CLIP = 60, 0.995, 1.0
 MUON_RATE, ADAM_RATE = 0.012, 1.5e-3
+OWN_RATE = 5e-4  # of a token's own part: slow, so that words keep their relations while the shared projection moves
 LINK, BIND = 0.5, 0.25  # weights of the supervision of attention, beside 1 for the answers'
 
 
@@ -74,11 +78,11 @@ def attention_loss(watched: tuple[Tensor, Tensor], mask: Tensor, row: Tensor, at
     return F.cross_entropy(scores.masked_fill(~mask[row, 0, at], -1e9), look)
 
 
-def losses(model: Model, network: torch.nn.Module, batch: Batch, refusal: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def losses(network: torch.nn.Module, batch: Batch, refusal: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cross-entropy and attention loss over answer tokens; per answer: is it right, is it a refusal."""
-    hidden, watched = network(batch.tokens, batch.positions, batch.mask)
+    hidden, table, watched = network(batch.tokens, batch.positions, batch.mask)
     picked = hidden[batch.row, batch.at]
-    logits = model.logits(picked)
+    logits = F.linear(picked, table.to(picked.dtype)).float()
     entropy = F.cross_entropy(logits, batch.token)
     seen = batch.look >= 0
     wanted = {
@@ -109,7 +113,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build"))
     parser.add_argument("--steps", type=int, default=5220)
-    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--embedding", type=Path, required=True, help="folder of all-MiniLM-L6-v2: model.onnx, tokenizer.json")
+    parser.add_argument("--vocabulary", type=int, default=Shape.vocabulary)
+    parser.add_argument("--rows", type=int, default=18)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--layers", type=int, default=Shape.layers)
@@ -126,17 +132,24 @@ def main(arguments: list[str] | None = None) -> None:
 
     path = options.out / "tokenizer.json"
     if not path.exists():
-        train_tokenizer(Shape.vocabulary, options.seed).save(str(path))
+        train_tokenizer(options.vocabulary, options.seed, english(options.embedding)).save(str(path))
     tokenizer = load_tokenizer(path)
     refusal = tokenizer.encode(" I").ids[0]
     shape = Shape(
         vocabulary=tokenizer.get_vocab_size(), width=options.width, layers=options.layers, hidden=options.hidden
     )
-    model = Model(shape)
+    model = Model(shape, torch.from_numpy(meanings(options.embedding, tokenizer)))
     network: torch.nn.Module = torch.compile(model, dynamic=False) if options.compile else model  # type: ignore[assignment]
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
     rest = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    optimisers = [Muon(matrices, MUON_RATE), torch.optim.AdamW(rest, ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
+    own = [model.embedding.weight]
+    rest = [p for p in rest if p is not own[0]]
+    adam = {"betas": (0.9, 0.98), "weight_decay": 0.0}
+    optimisers = [
+        Muon(matrices, MUON_RATE),
+        torch.optim.AdamW(rest, ADAM_RATE, **adam),
+        torch.optim.AdamW(own, OWN_RATE, **adam),
+    ]
     average = {name: value.clone() for name, value in model.state_dict().items()}
     step, level, tokens, seconds = 0, options.level, 0, 0.0
     checkpoint = options.out / "checkpoint.pt"
@@ -153,7 +166,8 @@ def main(arguments: list[str] | None = None) -> None:
         for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
     begun = step
-    packer = Packer(tokenizer, Generator(options.seed * 1000 + 1 + step, "train", level))
+    seed = options.seed * 1000 + 1 + step
+    packer = Packer(tokenizer, Generator(seed, "train", level), Natural(natural.load(options.embedding), seed))
     print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "from_step": step}), flush=True)
 
     def save() -> None:
@@ -178,11 +192,11 @@ def main(arguments: list[str] | None = None) -> None:
     while step < options.steps and not stopping:
         batch = collate(packer, options.rows)
         factor = rate(step, options.steps)
-        for optimiser, base in zip(optimisers, (MUON_RATE, ADAM_RATE), strict=True):
+        for optimiser, base in zip(optimisers, (MUON_RATE, ADAM_RATE, OWN_RATE), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = base * factor
         with torch.autocast("cpu", torch.bfloat16):
-            entropy, attention, exact, refused = losses(model, network, batch, refusal)
+            entropy, attention, exact, refused = losses(network, batch, refusal)
         weight = 0.1 + 0.9 * max(0.0, 1 - step / (0.6 * options.steps))
         loss = entropy + weight * attention
         model.zero_grad(set_to_none=True)
@@ -192,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
             optimiser.step()
         decay = min(EMA, (step + 1) / (step + 10))
         with torch.no_grad():
-            for name, value in model.state_dict().items():
+            for name, value in model.named_parameters():
                 average[name].lerp_(value, 1 - decay)
         step += 1
         tokens += int((batch.mask[:, 0].sum(-1) > 1).sum())
@@ -202,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
         mean += mixing * (float(entropy.detach()) - mean)
         if accuracy > 0.8:
             level += 0.004
-        level = min(1.0, max(level, (step / options.steps - 0.4) / 0.35))
+        level = min(1.0, max(level, (step / options.steps - 0.08) / 0.35))
         packer.generator.level = level
         if not math.isfinite(float(loss.detach())):
             raise SystemExit(f"loss is {float(loss.detach())} at step {step}; start again with another --seed")

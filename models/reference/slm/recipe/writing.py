@@ -83,7 +83,7 @@ class Writer:
     def grown(self, template: str, frame: Frame) -> str:
         """Sometimes an adverb after the verb, an adjective before the subject, or a clause behind it."""
         rng = self.rng
-        if self.split == "train" and rng.random() < 0.12:
+        if self.split == "train" and rng.random() < 0.06:
             template = blurred(template, rng, r"(?<=[ ])[a-z]{4,}(?= [a-z{<])")
         if rng.random() < 0.35:
             for words, others in SWAPS.items():
