@@ -307,6 +307,28 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A question that the device will not answer by itself, as it was asked and with what was found for it; what of it
+    may leave the device is decided by agent/escalation/request.py."""
+
+    event_id: str
+    text: str
+    session: str | None = None
+    passages: tuple[Quote, ...] = ()
+    history: tuple[ChatMessage, ...] = ()
+    language: str = "en"
+    collection: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The question is stored and will be answered later under ``event_id``; ``reason`` is a stable code."""
+
+    event_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CloudRequest:
     """What leaves the device, already minimised and pseudonymised (agent/escalation/request.py). ``key`` is the
     idempotency key: the same question has the same key on every try and path. ``expires_at`` in Unix seconds."""
