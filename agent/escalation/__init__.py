@@ -1,0 +1,1 @@
+"""Asking the cloud: what leaves the device, over which path, and what waits for a line."""
