@@ -90,6 +90,14 @@ class _Candidate:
     action: Action | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a route would answer, and the evidence for it."""
+
+    evidence: Evidence
+    text: str
+
+
 @dataclass(slots=True)
 class _Work:
     """What is known so far of the question in hand."""
@@ -162,12 +170,35 @@ class Assistant:
             await self._text.forget()
         self._cache_is_stale = False
 
+    async def examine(self, question: Question) -> tuple[Examined, ...]:
+        """What every route would answer, found as for a visitor; nothing is decided, remembered or recorded. For
+        calibration, whose evidence must be that of the real pipeline. Raises as `answer`."""
+        work = self._begun(question)
+        async with aclosing(self._gather(work)) as events:
+            async for _ in events:
+                pass
+        return tuple(Examined(candidate.evidence, candidate.text) for candidate in work.candidates)
+
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         """Stages, provisional text where the question allows it, then exactly one Answer."""
+        work = self._begun(question)
+        async with aclosing(self._gather(work)) as events:
+            async for event in events:
+                yield event
+        answer = self._decide(work)
+        self.sessions.remember(question.session, work.text, answer.text)
+        answer = await self._recorded(answer)
+        self._observe(answer)
+        yield answer
+
+    def _begun(self, question: Question) -> _Work:
         text = clean(question.text, self._config.max_question_chars)
         window = question.history or self.sessions.window(question.session)
         turns = bounded(window, self._config.session_turns, self._config.max_question_chars)
-        work = _Work(question, text, turns, time.perf_counter())
+        return _Work(question, text, turns, time.perf_counter())
+
+    async def _gather(self, work: _Work) -> AsyncGenerator[Stage | Provisional, None]:
+        """All candidates with their evidence, into ``work``."""
         yield Stage("understanding")
         await self._understand(work)
         if self._wants_documents(work):
@@ -178,11 +209,6 @@ class Assistant:
                 async with aclosing(self._generate(work, self._text)) as provisional_texts:
                     async for provisional_text in provisional_texts:
                         yield provisional_text
-        answer = self._decide(work)
-        self.sessions.remember(question.session, text, answer.text)
-        answer = await self._recorded(answer)
-        self._observe(answer)
-        yield answer
 
     # ------------------------------------------------------------ understanding
 
