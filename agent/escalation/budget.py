@@ -1,0 +1,210 @@
+"""The day's budget for the cloud: requests, tokens and money, counted before they are spent and kept across restarts.
+
+    hold = await budget.reserve(*estimate(request.messages, request.max_tokens, endpoints))   # raises BudgetExhausted
+    ... the request leaves ...
+    await budget.settle(hold, reply.usage, reply.cost)      # what it really took
+    await budget.release(hold)                              # or: it never left
+
+A reservation counts with its estimate until it is settled, so that requests under way together cannot go over a limit,
+and one whose end is never known (a crash, a deadline) stays counted: the cloud may have billed it. A day is the
+device's calendar day. Prices are the endpoints' (``price_in`` and ``price_out``, money a million tokens).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeVar
+
+import apsw
+
+from agent.config import Endpoint, Escalation
+from agent.errors import BudgetExhausted, StorageFailed, StorageFull
+from agent.messages import ChatMessage, Usage
+
+Limit = Literal["requests", "tokens", "money"]
+KEEP_DAYS = 90
+_CHARS_A_TOKEN = 3
+"""Fewer than English text has, so that an estimate is rather too high."""
+_MESSAGE_TOKENS = 8
+_T = TypeVar("_T")
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE day (
+        day TEXT PRIMARY KEY, requests INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0,
+        money REAL NOT NULL DEFAULT 0
+    );
+    CREATE TABLE hold (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, day TEXT NOT NULL, tokens INTEGER NOT NULL, money REAL NOT NULL
+    );
+    """,
+)
+
+
+def cost(endpoint: Endpoint, usage: Usage) -> float:
+    """What an answer of this endpoint cost, in the money of the price table."""
+    return (usage.prompt_tokens * endpoint.price_in + usage.completion_tokens * endpoint.price_out) / 1e6
+
+
+def estimate(messages: Sequence[ChatMessage], max_tokens: int, endpoints: Sequence[Endpoint] = ()) -> tuple[int, float]:
+    """The most tokens, both ways, and money that a request should take, at the dearest of ``endpoints``."""
+    prompt = sum(len(message.content) // _CHARS_A_TOKEN + _MESSAGE_TOKENS for message in messages)
+    usage = Usage(prompt, max_tokens)
+    return prompt + max_tokens, max((cost(endpoint, usage) for endpoint in endpoints), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a day has taken so far, reservations included."""
+
+    day: str
+    requests: int = 0
+    tokens: int = 0
+    money: float = 0.0
+
+
+class Budget:
+    """Async context manager over one SQLite file; the async methods raise StorageFull or StorageFailed."""
+
+    def __init__(self, path: Path, limits: Escalation, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._limits = limits
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="budget")
+        self._db: apsw.Connection | None = None
+        self._spent = Spent("")
+
+    async def __aenter__(self) -> Budget:
+        await self._run(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._run(self._close)
+        self._thread.shutdown()
+
+    @property
+    def limits(self) -> Escalation:
+        return self._limits
+
+    def spent(self) -> Spent:
+        """Today's; from memory."""
+        today = self._today()
+        return self._spent if self._spent.day == today else Spent(today)
+
+    def exhausted(self) -> Limit | None:
+        """The limit that leaves no room for one more request however small; from memory."""
+        return _over(self.spent(), self._limits, tokens=1, money=0.0)
+
+    async def reserve(self, tokens: int, money: float = 0.0) -> int:
+        """Count one more request with what it may take; the hold to settle or release. Durable when it returns.
+        Raises BudgetExhausted, which names the limit."""
+        return await self._run(lambda: self._reserve(tokens, money))
+
+    async def settle(self, hold: int, usage: Usage, cost: float = 0.0) -> None:
+        """Replace a reservation by what was used; a hold that is settled already stays as it is."""
+        await self._run(lambda: self._replace(hold, 1, usage.prompt_tokens + usage.completion_tokens, cost))
+
+    async def release(self, hold: int) -> None:
+        """Give a reservation back: nothing left the device."""
+        await self._run(lambda: self._replace(hold, 0, 0, 0.0))
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work)
+
+    # ------------------------------------------------------------ on the database's thread
+
+    def _translated(self, work: Callable[[], _T]) -> _T:
+        try:
+            return work()
+        except apsw.FullError as error:
+            raise StorageFull(f"no space left for the budget {self._path}", remedy="Free some disk space.") from error
+        except apsw.Error as error:
+            raise StorageFailed(
+                f"the budget {self._path} failed: {error}", remedy="Move it away to start a new one."
+            ) from error
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = apsw.Connection(str(self._path))
+        db.set_busy_timeout(5000)
+        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+        version = int(next(db.execute("PRAGMA user_version"))[0])
+        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+            with db:
+                db.execute(script)
+                db.execute(f"PRAGMA user_version = {number}")
+        with db:
+            db.execute("DELETE FROM hold")  # of a process that has ended: they stay counted
+            db.execute("DELETE FROM day WHERE day NOT IN (SELECT day FROM day ORDER BY day DESC LIMIT ?)", (KEEP_DAYS,))
+        self._db = db
+        self._spent = self._read(self._today())
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    @property
+    def _open_db(self) -> apsw.Connection:
+        if self._db is None:
+            raise StorageFailed(f"the budget {self._path} is not open")
+        return self._db
+
+    def _reserve(self, tokens: int, money: float) -> int:
+        db, today = self._open_db, self._today()
+        with db:
+            spent = self._read(today)
+            if limit := _over(spent, self._limits, tokens=tokens, money=money):
+                raise BudgetExhausted(
+                    f"the day's {limit} for the cloud are used up: {getattr(spent, limit):g} of "
+                    f"{getattr(self._limits, f'daily_{limit}'):g}",
+                    remedy=f"Raise escalation.daily_{limit}, or wait for tomorrow.",
+                )
+            self._add(today, 1, tokens, money)
+            db.execute("INSERT INTO hold (day, tokens, money) VALUES (?,?,?)", (today, tokens, money))
+            hold = db.last_insert_rowid()
+        self._spent = self._read(today)
+        return hold
+
+    def _replace(self, hold: int, requests: int, tokens: int, money: float) -> None:
+        db = self._open_db
+        with db:
+            row = next(db.execute("DELETE FROM hold WHERE id = ? RETURNING day, tokens, money", (hold,)), None)
+            if row is not None:
+                day, held_tokens, held_money = row
+                self._add(day, requests - 1, tokens - held_tokens, money - held_money)
+        self._spent = self._read(self._today())
+
+    def _add(self, day: str, requests: int, tokens: int, money: float) -> None:
+        self._open_db.execute(
+            "INSERT INTO day (day, requests, tokens, money) VALUES (?,?,?,?) ON CONFLICT (day) DO UPDATE SET"
+            " requests = requests + excluded.requests, tokens = tokens + excluded.tokens,"
+            " money = max(0.0, money + excluded.money)",
+            (day, requests, tokens, money),
+        )
+
+    def _read(self, day: str) -> Spent:
+        row = next(self._open_db.execute("SELECT requests, tokens, money FROM day WHERE day = ?", (day,)), None)
+        return Spent(day, *row) if row else Spent(day)
+
+    def _today(self) -> str:
+        return time.strftime("%Y-%m-%d", time.localtime(self._clock()))
+
+
+def _over(spent: Spent, limits: Escalation, *, tokens: int, money: float) -> Limit | None:
+    """The first limit that a request would go over."""
+    if spent.requests + 1 > limits.daily_requests:
+        return "requests"
+    if spent.tokens + tokens > limits.daily_tokens:
+        return "tokens"
+    if spent.money + money > limits.daily_money or (limits.daily_money == 0 and money > 0):
+        return "money"
+    return None
