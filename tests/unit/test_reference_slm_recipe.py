@@ -120,8 +120,12 @@ def test_committed_file_describes_itself() -> None:
 
 def test_whole_recipe_runs_small(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the recipe trains with torch; pip install 'outpost-agent[train]'")
+    embedding = os.environ.get("OUTPOST_EMBEDDING_MODEL")
+    if not embedding:
+        pytest.skip("the recipe reads words by all-MiniLM-L6-v2; OUTPOST_EMBEDDING_MODEL names no folder")
+    command = [sys.executable, "-m", "recipe", "--embedding", embedding, "--smoke", "--threads", "1"]
     done = subprocess.run(
-        [sys.executable, "-m", "recipe", "--smoke", "--threads", "1", "--out", str(tmp_path)],
+        [*command, "--out", str(tmp_path)],
         cwd=SLM,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -1,9 +1,9 @@
 """The whole recipe with one command, from nothing to an examined model file. Run it in models/reference/slm:
 
-    python -m recipe --out build                    at most two hours on two cores
-    python -m recipe --out build --smoke            everything, tiny, in under a minute: shows only that it works
+    python -m recipe --embedding FOLDER --out build              at most two hours on two cores
+    python -m recipe --embedding FOLDER --out build --smoke      everything, tiny, in a minute: shows only that it works
 
-It needs torch, tokenizers, gguf and numpy (extra `train`), and llama-cpp-python for the examination. Run again after an
+FOLDER holds model.onnx and tokenizer.json of all-MiniLM-L6-v2 (`outpost models pull` puts them there). It needs torch, tokenizers, gguf and numpy (extra `train`), and llama-cpp-python for the examination. Run again after an
 interruption it goes on from the last checkpoint.
 """
 
@@ -17,7 +17,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-STEPS = 5220
+STEPS = 7400
+TINY = ("--vocabulary", "2048", "--layers", "3", "--width", "64", "--hidden", "64")
 
 
 def examine(out: Path, count: int) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def examine(out: Path, count: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build"))
+    parser.add_argument("--embedding", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--smoke", action="store_true")
@@ -49,9 +51,9 @@ def main() -> None:
             f"{missing.name} is not installed; pip install 'outpost-agent[train]' brings what the recipe needs"
         ) from missing
 
-    common = ["--out", str(options.out), "--threads", str(options.threads)]
+    common = ["--out", str(options.out), "--embedding", str(options.embedding), "--threads", str(options.threads)]
     if options.smoke:
-        train.main([*common, "--steps", "12", "--rows", "2", "--layers", "3", "--width", "64", "--hidden", "64"])
+        train.main([*common, "--steps", "12", "--rows", "2", "--pages", "1", *TINY])
     else:
         train.main([*common, "--steps", str(options.steps), "--compile"])
     export.main(["--out", str(options.out)])

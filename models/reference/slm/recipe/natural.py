@@ -60,8 +60,8 @@ class Page:
     questions: list[Asked]
 
 
-def load(embedding: Path, folder: Path = FOLDER) -> list[Page]:
-    """Pages with their questions; questions whose answer lies in no single part are left out."""
+def load(embedding: Path, folder: Path = FOLDER, most: int | None = None) -> list[Page]:
+    """Pages (at most ``most``) with their questions; questions whose answer lies in no single part are left out."""
     encoder = Encoder(embedding)
     asked: dict[str, list[dict[str, object]]] = {}
     for file in sorted(folder.glob("questions*.jsonl")):
@@ -69,7 +69,7 @@ def load(embedding: Path, folder: Path = FOLDER) -> list[Page]:
             entry = json.loads(line)
             asked.setdefault(entry["page"], []).append(entry)
     pages = []
-    for name, entries in sorted(asked.items()):
+    for name, entries in sorted(asked.items())[:most]:
         parts = sentences((folder / "pages" / name).read_text("utf-8"))
         vectors = np.stack([encoder(text) + encoder(f"{heading}: {text}") for heading, text in parts])
         questions = []
@@ -78,7 +78,9 @@ def load(embedding: Path, folder: Path = FOLDER) -> list[Page]:
             part = -1
             if answers:
                 assert isinstance(answers, list)
-                held = [n for n, (_, own) in enumerate(parts) if entry["evidence"] in own or own in str(entry["evidence"])]
+                held = [
+                    n for n, (_, own) in enumerate(parts) if entry["evidence"] in own or own in str(entry["evidence"])
+                ]
                 part = next((n for n in held if answers[0] in parts[n][1]), -1)
                 if part < 0:
                     continue
@@ -105,7 +107,11 @@ class Natural:
             chosen.append(first.part)
         rng.shuffle(chosen)
         others = [one for one in page.questions if one is not first and one.part in chosen]
-        rest = [one for one in page.questions if one is not first and one.part not in chosen and set(one.near[:4]) & set(chosen)]
+        rest = [
+            one
+            for one in page.questions
+            if one is not first and one.part not in chosen and set(one.near[:4]) & set(chosen)
+        ]
         rng.shuffle(others)
         rng.shuffle(rest)
         asked = [first, *others[: questions - 2], *rest[: 1 + (rng.random() < 0.5)]]

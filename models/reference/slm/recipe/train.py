@@ -1,6 +1,6 @@
 """Training: packed rows, supervised attention, Muon and AdamW, a curriculum, checkpoints that a later run resumes.
 
-python -m recipe.train --out build --steps 5220 --threads 2
+python -m recipe.train --embedding FOLDER --out build --steps 7400 --threads 2
 """
 
 from __future__ import annotations
@@ -112,9 +112,12 @@ def rate(step: int, steps: int) -> float:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build"))
-    parser.add_argument("--steps", type=int, default=5220)
-    parser.add_argument("--embedding", type=Path, required=True, help="folder of all-MiniLM-L6-v2: model.onnx, tokenizer.json")
+    parser.add_argument("--steps", type=int, default=7400)
+    parser.add_argument(
+        "--embedding", type=Path, required=True, help="folder of all-MiniLM-L6-v2: model.onnx, tokenizer.json"
+    )
     parser.add_argument("--vocabulary", type=int, default=Shape.vocabulary)
+    parser.add_argument("--pages", type=int, help="use so many of the natural pages; all without it")
     parser.add_argument("--rows", type=int, default=18)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20)
@@ -167,7 +170,9 @@ def main(arguments: list[str] | None = None) -> None:
             optimiser.load_state_dict(state)
     begun = step
     seed = options.seed * 1000 + 1 + step
-    packer = Packer(tokenizer, Generator(seed, "train", level), Natural(natural.load(options.embedding), seed))
+    packer = Packer(
+        tokenizer, Generator(seed, "train", level), Natural(natural.load(options.embedding, most=options.pages), seed)
+    )
     print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "from_step": step}), flush=True)
 
     def save() -> None:
