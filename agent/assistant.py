@@ -98,6 +98,14 @@ class Examined:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All routes' answers to one question; ``notes`` say what was missing while they were found."""
+
+    answers: tuple[Examined, ...]
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class _Work:
     """What is known so far of the question in hand."""
@@ -170,14 +178,15 @@ class Assistant:
             await self._text.forget()
         self._cache_is_stale = False
 
-    async def examine(self, question: Question) -> tuple[Examined, ...]:
+    async def examine(self, question: Question) -> Examination:
         """What every route would answer, found as for a visitor; nothing is decided, remembered or recorded. For
         calibration, whose evidence must be that of the real pipeline. Raises as `answer`."""
         work = self._begun(question)
         async with aclosing(self._gather(work)) as events:
             async for _ in events:
                 pass
-        return tuple(Examined(candidate.evidence, candidate.text) for candidate in work.candidates)
+        answers = tuple(Examined(candidate.evidence, candidate.text) for candidate in work.candidates)
+        return Examination(answers, tuple(work.notes))
 
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         """Stages, provisional text where the question allows it, then exactly one Answer."""
