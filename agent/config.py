@@ -193,6 +193,20 @@ class Handoff(_Section):
     keep_hours: float = Field(72.0, gt=0, le=8760, description="how long an unanswered question stays in the queue")
 
 
+class Gateway(_Section):
+    """`outpost gateway`, the cloud side of the path mqtt: broker, upstream and deadlines come from the sections mqtt and
+    escalation of its own file."""
+
+    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$", description="unique among gateways; empty draws one")
+    concurrency: int = Field(8, ge=1, le=1000, description="requests that the upstream works on at a time")
+    queue: int = Field(64, ge=0, le=100_000, description="requests that wait beyond those; then devices are put off")
+    requests_per_minute: int = Field(60, ge=1, description="most requests a minute and device")
+    tokens_per_day: int = Field(500_000, ge=1, description="most tokens a day and device, both ways")
+    remember_s: float = Field(600.0, ge=0, le=86_400, description="how long an answer is kept for repeated requests")
+    metrics_host: str = Field("127.0.0.1", description="address of /metrics")
+    metrics_port: int = Field(0, ge=0, le=65535, description="TCP port of /metrics; 0 serves none")
+
+
 class Override(_Section):
     """Another policy for one intent or collection."""
 
@@ -219,6 +233,7 @@ class Config(_Section):
     escalation: Escalation = Escalation()
     mqtt: Mqtt = Mqtt()
     handoff: Handoff = Handoff()
+    gateway: Gateway = Gateway()
     overrides: Overrides = Overrides()
 
 
