@@ -15,6 +15,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 ModelKind = Literal["slm", "vlm", "embedding", "ranker", "speech", "classifier", "detector", "intents", "documents"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 DecisionKind = Literal["local", "action", "ask_back", "refused", "escalated", "deferred", "handoff"]
+Privacy = Literal["shareable", "private"]
+"""Whether a question may leave the device (pseudonymised), or must not whatever the policy is."""
 AnswerKind = Literal["quote", "generated", "action", "cloud", "person"]
 
 REFUSAL = "I don't know."
@@ -233,7 +235,8 @@ class IntentResult:
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a person asks. ``history`` holds earlier turns that the client sent; with ``session`` the device keeps its
-    own bounded window instead. ``stream_provisional``: the client accepts text before the route is decided. ``notes``
+    own bounded window instead. ``stream_provisional``: the client accepts text before the route is decided.
+    ``deadline_s``: the asker waits no longer, seconds; what the cloud has not answered by then is deferred. ``notes``
     go into the answer's: what of the request could not be heeded."""
 
     text: str
@@ -243,6 +246,8 @@ class Question:
     stream_provisional: bool = False
     sampling: Sampling | None = None
     notes: tuple[str, ...] = ()
+    privacy: Privacy = "shareable"
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +287,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the person gets, and everything that the ``outpost`` object of the API says about it."""
+    """What the person gets, and everything that the ``outpost`` object of the API says about it. ``confidence`` is the
+    device's own, also where somebody else answered: it says how sure the device was. ``certificate`` is the id of the
+    one whose promise covers this answer; ``cloud`` is the reply that an escalated answer came from."""
 
     event_id: str
     text: str
@@ -301,6 +308,7 @@ class Answer:
     model: str | None = None
     usage: Usage = Usage()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    cloud: CloudReply | None = None
 
 
 # ---------------------------------------------------------------- escalation
@@ -309,7 +317,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Inquiry:
     """A question that the device will not answer by itself, as it was asked and with what was found for it; what of it
-    may leave the device is decided by agent/escalation/request.py."""
+    may leave the device is decided by agent/escalation/request.py. ``wait_s``: the asker waits no longer than this for
+    the cloud, seconds; None leaves it to escalation.total_s."""
 
     event_id: str
     text: str
@@ -318,6 +327,7 @@ class Inquiry:
     history: tuple[ChatMessage, ...] = ()
     language: str = "en"
     collection: str = "default"
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,11 +380,19 @@ class Provisional:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Text of the answer itself as it comes, after the route is decided; it is never taken back."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
-    """Progress for a waiting person: ``understanding``, ``searching``, ``reading``, ``answering``."""
+    """Progress for a waiting person: ``understanding``, ``searching``, ``reading``, ``asking`` (the cloud)."""
 
     name: str
 
 
-AnswerEvent = Stage | Provisional | Answer
-"""What `Assistant.stream` yields: any number of stages and provisional texts, then exactly one Answer."""
+AnswerEvent = Stage | Provisional | Piece | Answer
+"""What `Assistant.stream` yields: any number of stages, provisional texts and pieces, then exactly one Answer. The text
+of an Answer begins with the pieces before it, except where their end never came: then it stands for itself."""

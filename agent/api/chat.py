@@ -21,7 +21,7 @@ from agent.api.services import ASSISTANT, EventStream, Services, attended
 from agent.api.wire import SSE_DONE, ChatRequest, JsonObject, OutpostOptions, sse, usage_object
 from agent.assistant import ANSWER_TOKENS
 from agent.errors import InvalidRequest
-from agent.messages import Answer, ChatMessage, Provisional, Question, Role, Sampling, Stage
+from agent.messages import Answer, ChatMessage, Piece, Provisional, Question, Role, Sampling, Stage
 
 _RAW_ONLY = (
     "tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "stop", "reasoning_effort",
@@ -123,6 +123,7 @@ async def _stream(
         return sse(_chunk(id, created, choices=[choice], **more))
 
     begun = False
+    shown = ""
     async with aclosing(daemon.assistant.stream(question)) as events:
         async for event in events:
             if not begun:  # only now: a question that cannot be read is still a plain HTTP error
@@ -132,14 +133,24 @@ async def _stream(
                 yield chunk({}, outpost={"stage": event.name})
             elif isinstance(event, Provisional):
                 yield chunk({}, outpost={"provisional": event.text})
+            elif isinstance(event, Piece):
+                shown += event.text
+                yield chunk({"content": event.text})
             else:
                 daemon.remember_latency(event)
-                for piece in _PIECE.findall(event.text):
+                for piece in _PIECE.findall(_unshown(event.text, shown)):
                     yield chunk({"content": piece})
                 yield chunk({}, finish_reason="stop", outpost=outpost_object(event))
                 if body.stream_options and body.stream_options.include_usage:
                     yield sse(_chunk(id, created, choices=[], usage=usage_object(event.usage)))
     yield SSE_DONE
+
+
+def _unshown(text: str, shown: str) -> str:
+    """What of an answer's text is still to be shown: what was shown stays, also where the answer turned out another."""
+    if text.startswith(shown):
+        return text[len(shown) :]
+    return f"\n\n{text}"
 
 
 def _chunk(id: str, created: int, **more: object) -> JsonObject:
