@@ -3,7 +3,8 @@
     python -m recipe --embedding FOLDER --out build              at most two hours on two cores
     python -m recipe --embedding FOLDER --out build --smoke      everything, tiny, in a minute: shows only that it works
 
-FOLDER holds model.onnx and tokenizer.json of all-MiniLM-L6-v2 (`outpost models pull` puts them there). It needs torch, tokenizers, gguf and numpy (extra `train`), and llama-cpp-python for the examination. Run again after an
+FOLDER holds model.onnx and tokenizer.json of all-MiniLM-L6-v2 (`outpost models pull` puts them there). It needs torch,
+tokenizers, onnxruntime, gguf and numpy (extra `train`), and llama-cpp-python for the examination. Run again after an
 interruption it goes on from the last checkpoint.
 """
 
@@ -64,7 +65,7 @@ def main() -> None:
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "bytes": file.stat().st_size,
-        "parameters": sum(value.numel() for value in saved["model"].values()),
+        "parameters": sum(value.numel() for name, value in saved["model"].items() if name not in export.FOLDED),
         "steps": saved["step"],
         "tokens": saved["tokens"],
         "cpu_minutes": round(saved["seconds"] / 60, 1),

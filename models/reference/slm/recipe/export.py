@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from . import NAME
 from .data import END, PAD, SPECIAL, TEMPLATE, USER, load_tokenizer
 
+FOLDED = ("meaning", "projection")  # added up into the embedding of each token
 LAYER_NAMES = {
     "attention_norm": "attn_norm",
     "query": "attn_q",
@@ -85,7 +86,8 @@ def write(checkpoint: Path, tokenizer: Tokenizer, path: Path, quantized: bool) -
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_tokenizer(writer, tokenizer)
     average = saved["average"]
-    average["embedding.weight"] += average.pop("meaning") @ average.pop("projection")
+    meaning, projection = (average.pop(name) for name in FOLDED)
+    average["embedding.weight"] += meaning @ projection
     for name, value in average.items():
         array = value.float().numpy()
         if array.ndim == 1:

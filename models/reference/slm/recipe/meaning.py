@@ -48,7 +48,7 @@ class Encoder:
 
 
 def meanings(folder: Path, tokenizer: Tokenizer) -> np.ndarray:
-    """float32 (vocabulary, DIMENSIONS): principal components of each token's text, unit length; zero for broken UTF-8."""
+    """float32 (vocabulary, DIMENSIONS): principal components of each token's text, unit length; zero: broken UTF-8."""
     encoder = Encoder(folder)
     table = np.zeros((tokenizer.get_vocab_size(), 384), np.float32)
     for token in range(len(table)):

@@ -21,8 +21,8 @@ from . import natural
 from .data import Packer, load_tokenizer, train_tokenizer
 from .generate import Generator
 from .meaning import english, meanings
-from .natural import Natural
 from .model import WATCHED, Model, Muon, Shape
+from .natural import Natural
 
 WARM_UP, EMA, CLIP = 60, 0.995, 1.0
 MUON_RATE, ADAM_RATE = 0.012, 1.5e-3
