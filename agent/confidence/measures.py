@@ -14,6 +14,7 @@ Answers of equal confidence share their wrongness evenly, so no figure depends o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,46 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """What the report draws: bins of (mean confidence, share right, share of answers), points of (coverage, risk) for
+    the given order and for the best that these answers could have, and the point that was certified."""
+
+    measures: dict[str, float]
+    bound: float
+    epsilon: float
+    reliability: tuple[tuple[float, float, float], ...]
+    risk_coverage: tuple[tuple[float, float], ...]
+    ideal: tuple[tuple[float, float], ...]
+    certified: tuple[float, float] | None
+
+
+def curves(confidence: Floats, right: Bools, groups: Sequence[str], epsilon: float, threshold: float | None) -> Curves:
+    """Everything that is reported of held samples; the design effect is that of the served ones."""
+    figures = measures(confidence, right)
+    certified = None
+    if threshold is not None and (reached := confidence >= threshold).any():
+        certified = (float(reached.mean()), float((~right[reached]).mean()))
+        inside = [group for group, served in zip(groups, reached, strict=True) if served]
+        figures["design_effect"] = design_effect(~right[reached], inside)
+    return Curves(
+        measures=figures,
+        bound=bound(figures["error"], epsilon),
+        epsilon=epsilon,
+        reliability=tuple((mean, share, size) for _, mean, share, size in reliability(confidence, right)),
+        risk_coverage=_points(risk_by_coverage(confidence, right)),
+        ideal=_points(risk_by_coverage(right.astype(np.float64), right)),
+        certified=certified,
+    )
+
+
+def _points(risks: Floats) -> tuple[tuple[float, float], ...]:
+    """At most some two hundred points of a curve."""
+    total = len(risks)
+    places = np.unique(np.linspace(0, total - 1, min(total, 200)).astype(int))
+    return tuple(((int(place) + 1) / total, float(risks[place])) for place in places)
 
 
 def measures(confidence: Floats, right: Bools) -> dict[str, float]:

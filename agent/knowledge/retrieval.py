@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from agent.errors import BadModel, Unavailable, UnknownModel
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 PASSAGES = 16
 """Chunks whose sentences are read: of a small venue's pages almost all, and few enough to weigh in milliseconds."""
+WEIGHTS = Path(__file__).with_name("quote_model.json")
+"""What quotes are chosen by (agent/knowledge/quotes.py reads it)."""
 _EMBED_S = 5.0
 _RANK_S = 5.0
 

@@ -1,0 +1,389 @@
+"""Calibration of the running device: every labelled example goes through the real pipeline, and the evidence that it
+leaves is fitted and certified (L2).
+
+    labelled texts or questions -> evidence (asked one after the other) -> conclude -> certificates in force
+
+`conclude_intents` and `conclude_answers` are pure; they need numpy and run in a thread. Questions that come with
+documents are asked in collections made for them, one for each set of documents (a device holds the documents of its own
+venue only), which are gone afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from agent.assistant import Assistant
+from agent.confidence import provisional, signals
+from agent.confidence.certificate import Certificate, Certificates, Gate
+from agent.confidence.labelled import LabelledQuestion, LabelledText, answer_is_right, plain, quote_is_right
+from agent.config import Risk, RouteName
+from agent.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from agent.library import Library
+from agent.messages import Document, Question
+from agent.understanding import Understanding
+
+if TYPE_CHECKING:
+    from agent.confidence.calibration import Prior, Sample, Tuned, Walk
+    from agent.confidence.measures import Curves
+
+Features = Mapping[str, float]
+Dependencies = Callable[[RouteName], Mapping[str, str]]
+_TEXTS = 64
+_FEWEST_SETS = 8
+_ANSWER_ROUTES: tuple[RouteName, ...] = ("quote", "generated")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``done`` of ``total`` examples are asked; ``stage``: ``storing``, ``asking``, ``fitting``."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One route's answer to an example: its features (empty where it had none) and whether it was right."""
+
+    features: Features = field(default_factory=dict)
+    right: bool = False
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the device made of one example. ``taken`` marks questions that an intent takes away from the documents."""
+
+    asked: str
+    group: str
+    routes: Mapping[RouteName, Given]
+    taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What calibration says of one route: a certificate, or the ``reason`` why there is none (calibration.Walk's, or
+    ``too_few_labels``, ``coverage_below_floor``). ``walk`` and ``curves`` are for the report."""
+
+    route: RouteName
+    reason: str
+    epsilon: float
+    delta: float
+    certificate: Certificate | None = None
+    walk: Walk | None = None
+    curves: Curves | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The end of a calibration: outcomes in the order of the routes, and the evidence they stand on. ``notes`` counts
+    what was missing while the examples were asked."""
+
+    outcomes: tuple[Outcome, ...]
+    evidence: tuple[Evidence, ...]
+    notes: Mapping[str, int]
+
+
+class Calibrating:
+    """Calibrates the device it runs on, one calibration at a time."""
+
+    def __init__(
+        self,
+        assistant: Assistant,
+        library: Library,
+        understanding: Understanding,
+        certificates: Certificates,
+        risk: Risk,
+        dependencies: Dependencies,
+    ) -> None:
+        self._assistant = assistant
+        self._library = library
+        self._understanding = understanding
+        self._certificates = certificates
+        self._risk = risk
+        self._dependencies = dependencies
+        self._busy = asyncio.Lock()
+
+    async def intents(self, rows: Sequence[LabelledText]) -> AsyncGenerator[Progress | Calibrated, None]:
+        """Progress, then one Calibrated; its certificate is in force then. Raises Conflict where another calibration
+        runs or a part was replaced meanwhile, NotFound without an intent pack, InvalidRequest for examples of the pack
+        itself (a classifier is not wrong about what it has learnt)."""
+        async with self._alone():
+            before = self._dependencies("intent")
+            self._refuse_examples(rows)
+            evidence: list[Evidence] = []
+            for at in range(0, len(rows), _TEXTS):
+                yield Progress("asking", at, len(rows))
+                part = rows[at : at + _TEXTS]
+                for row, result in zip(
+                    part, await self._understanding.classify_all([r.text for r in part]), strict=True
+                ):
+                    given = Given(signals.intent(result), result.intent == row.intent, result.intent)
+                    evidence.append(Evidence(row.text, row.group or plain(row.text), {"intent": given}))
+            yield Progress("fitting", len(rows), len(rows))
+            data = {"sha256": digest([[row.text, row.intent] for row in rows])}
+            outcomes = await asyncio.to_thread(conclude_intents, evidence, self._risk, before, data)
+            await self._put_in_force(("intent",), outcomes, {"intent": before})
+            yield Calibrated(tuple(outcomes), tuple(evidence), {})
+
+    async def answers(
+        self, rows: Sequence[LabelledQuestion], documents: Sequence[Document] = (), collection: str = ""
+    ) -> AsyncGenerator[Progress | Calibrated, None]:
+        """As `intents`, for quotes and generated answers. With ``documents`` every row names those that it is about;
+        without, the questions are asked in ``collection``. Raises Conflict, InvalidRequest for a document that is not
+        given, Unavailable where the model that the configuration names did not answer."""
+        async with self._alone():
+            before = {route: self._dependencies(route) for route in _ANSWER_ROUTES}
+            places = _collections(rows, documents) if documents else {row.documents: collection for row in rows}
+            try:
+                if documents:
+                    async for progress in self._store(places, documents):
+                        yield progress
+                evidence: list[Evidence] = []
+                notes: dict[str, int] = {}
+                groups = _groups(rows, bool(documents))
+                for done, (row, group) in enumerate(zip(rows, groups, strict=True)):
+                    yield Progress("asking", done, len(rows))
+                    examined = await self._assistant.examine(
+                        Question(row.question, collection=places[row.documents] or None)
+                    )
+                    for note in examined.notes:
+                        notes[note] = notes.get(note, 0) + 1
+                    found = {answer.evidence.route: answer for answer in examined.answers}
+                    given: dict[RouteName, Given] = {}
+                    if quoted := found.get("quote"):
+                        right = quote_is_right(row, quoted.text)
+                        given["quote"] = Given(quoted.evidence.features, right, quoted.text)
+                    if generated := found.get("generated"):
+                        right = answer_is_right(row, generated.text)
+                        given["generated"] = Given(generated.evidence.features, right, generated.text)
+                    evidence.append(Evidence(row.question, group, given, "intent" in found))
+            finally:
+                if documents:
+                    await self._remove(set(places.values()))
+            _refuse_gaps(notes, len(rows))
+            yield Progress("fitting", len(rows), len(rows))
+            data = {"sha256": digest([[row.question, row.answers, row.documents, row.evidence] for row in rows])}
+            outcomes = await asyncio.to_thread(conclude_answers, evidence, self._risk, before, data)
+            await self._put_in_force(_ANSWER_ROUTES, outcomes, before)
+            yield Calibrated(tuple(outcomes), tuple(evidence), notes)
+
+    # ------------------------------------------------------------ steps
+
+    def _alone(self) -> asyncio.Lock:
+        if self._busy.locked():
+            raise Conflict("another calibration is running", remedy="Wait until it is done.")
+        return self._busy
+
+    def _refuse_examples(self, rows: Sequence[LabelledText]) -> None:
+        pack = self._understanding.pack
+        if pack is None:
+            raise NotFound("no intent pack is in use", remedy="Train one with `outpost intents train PACK`.")
+        learnt = {plain(text) for intent in pack.intents for text in intent.examples} | set(
+            map(plain, pack.out_of_scope)
+        )
+        known = [row.text for row in rows if plain(row.text) in learnt]
+        if known:
+            raise InvalidRequest(
+                f"{len(known)} of the {len(rows)} texts are examples of the pack, among them {known[0]!r}",
+                remedy="Calibrate on utterances that the classifier has not learnt.",
+            )
+        names = {intent.name for intent in pack.intents}
+        if unknown := sorted({row.intent for row in rows if row.intent is not None} - names):
+            raise InvalidRequest(
+                f"the pack has no intent {unknown[0]!r}", remedy="Label with the pack's intents, null for out of scope."
+            )
+
+    async def _store(
+        self, places: Mapping[tuple[str, ...], str], documents: Sequence[Document]
+    ) -> AsyncGenerator[Progress, None]:
+        known = {document.id: document for document in documents}
+        for done, (ids, collection) in enumerate(places.items()):
+            yield Progress("storing", done, len(places))
+            await self._library.add(collection, [known[id] for id in ids])
+
+    async def _remove(self, collections: set[str]) -> None:
+        for collection in collections:
+            with suppress(NotFound):
+                await self._library.delete_collection(collection)
+
+    async def _put_in_force(
+        self,
+        routes: Sequence[RouteName],
+        outcomes: Sequence[Outcome],
+        before: Mapping[RouteName, Mapping[str, str]],
+    ) -> None:
+        for route in routes:
+            now = self._dependencies(route)
+            changed = [name for name in now if now[name] != before[route].get(name)]
+            if changed:
+                raise Conflict(
+                    f"{', '.join(changed)} changed while the device was calibrated", remedy="Start it again."
+                )
+        made = [outcome.certificate for outcome in outcomes if outcome.certificate is not None]
+        await asyncio.to_thread(self._certificates.install, routes, made)
+
+
+def _collections(rows: Sequence[LabelledQuestion], documents: Sequence[Document]) -> dict[tuple[str, ...], str]:
+    """The collection of each set of documents that a row names. Raises InvalidRequest."""
+    known = {document.id for document in documents}
+    places: dict[tuple[str, ...], str] = {}
+    for number, row in enumerate(rows, start=1):
+        if not row.documents:
+            raise InvalidRequest(f"question {number} names no document", remedy="Name those that it is about.")
+        for id in row.documents:
+            if id not in known:
+                raise InvalidRequest(f"question {number} names {id!r}, which is not among the documents given")
+        places[row.documents] = f"calibrate-{digest(list(row.documents))[:16]}"
+    return places
+
+
+def _groups(rows: Sequence[LabelledQuestion], own_documents: bool) -> list[str]:
+    """What a question belongs to: its group, else the documents that came with it (where they are many), else only
+    itself in all its spellings."""
+    sets = {row.documents for row in rows}
+    by_documents = own_documents and len(sets) >= _FEWEST_SETS
+    return [row.group or (" ".join(row.documents) if by_documents else plain(row.question)) for row in rows]
+
+
+def _refuse_gaps(notes: Mapping[str, int], total: int) -> None:
+    """A calibration is of the whole pipeline: where a part was missing for more than one example in a hundred, it would
+    be of another one."""
+    for note, count in notes.items():
+        if count * 100 > total:
+            raise Unavailable(f"of {total} examples {count} say {note!r}", remedy="Mend that and calibrate again.")
+
+
+def digest(value: object) -> str:
+    """The SHA-256 of a value's JSON."""
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------- conclusions (pure)
+
+
+def conclude_intents(
+    evidence: Sequence[Evidence], risk: Risk, depends_on: Mapping[str, str], data: Mapping[str, str]
+) -> list[Outcome]:
+    """The outcome of the intent route. Blocking; see agent/confidence/calibration.py."""
+    from agent.confidence import calibration
+
+    samples = [_sample(one, "intent") for one in evidence]
+    tune, held = calibration.split(samples)
+    prior = calibration.Prior(0.0, {"logit:in_scope": 1.0, "logit:probability": 1.0, "margin": 0.0})
+    tuned = calibration.fit(tune, prior)
+    return [_outcome("intent", tuned, held, risk, depends_on, data)]
+
+
+def conclude_answers(
+    evidence: Sequence[Evidence],
+    risk: Risk,
+    depends_on: Mapping[RouteName, Mapping[str, str]],
+    data: Mapping[str, str],
+) -> list[Outcome]:
+    """The outcomes of quotes and, for the questions that these leave, of generated answers. Blocking."""
+    import numpy as np
+
+    from agent.confidence import calibration
+
+    reached = [one for one in evidence if not one.taken]
+    side = calibration.assign([one.group for one in reached])
+    quotes = [_sample(one, "quote") for one in reached]
+    tuned = calibration.fit([s for s, tune in zip(quotes, side, strict=True) if tune], _prior("quote", quotes))
+    held = [s for s, tune in zip(quotes, side, strict=True) if not tune]
+    outcomes = [_outcome("quote", tuned, held, risk, depends_on["quote"], data)]
+    if not any("generated" in one.routes for one in reached):
+        return outcomes
+
+    answers = [_sample(one, "generated", before="quote") for one in reached]
+    tune = [s for s, tuning in zip(answers, side, strict=True) if tuning]
+    held = [s for s, tuning in zip(answers, side, strict=True) if not tuning]
+    second = calibration.fit(tune, _prior("generated", answers))
+    gate = None
+    walk = outcomes[0].walk
+    if tuned is not None and second is not None and walk is not None and walk.steps:
+        gate = Gate("quote", walk.failed_at, tuned.score)
+        held = [s for s in held if not s.other or gate.score(s.other) < gate.below]
+        left = np.flatnonzero(tuned.confidence < gate.below)
+        second = calibration.Tuned(second.score, second.confidence[left], second.right[left])
+    outcomes.append(_outcome("generated", second, held, risk, depends_on["generated"], data, gate))
+    return outcomes
+
+
+def _sample(one: Evidence, route: RouteName, before: RouteName | None = None) -> Sample:
+    from agent.confidence.calibration import Sample
+
+    given = one.routes.get(route, Given())
+    other = one.routes.get(before) if before else None
+    return Sample(given.features, given.right, one.group, other.features if other else None)
+
+
+def _prior(route: Literal["quote", "generated"], samples: Sequence[Sample]) -> Prior:
+    """The provisional model of most of these answers is where the fit starts from."""
+    from agent.confidence.calibration import Prior
+
+    models = [provisional.model(route, sample.features) for sample in samples if sample.features]
+    if not models:
+        return Prior(0.0, {})
+    model = max(models, key=models.count)
+    return Prior(model.bias, model.weights)
+
+
+def _outcome(
+    route: RouteName,
+    tuned: Tuned | None,
+    held: Sequence[Sample],
+    risk: Risk,
+    depends_on: Mapping[str, str],
+    data: Mapping[str, str],
+    gate: Gate | None = None,
+) -> Outcome:
+    import numpy as np
+
+    from agent.confidence import calibration, measures
+
+    promise = risk.promise(route)
+    if tuned is None or not held:
+        return Outcome(route, "too_few_labels", promise.epsilon, promise.delta)
+    walk = calibration.certify(tuned, held, promise.epsilon, promise.delta)
+    right = np.array([sample.right for sample in held], bool)
+    confidence = np.array([tuned.score(s.features) if s.features else 0.0 for s in held], np.float64)
+    groups = [sample.group for sample in held]
+    curves = measures.curves(confidence, right, groups, promise.epsilon, walk.threshold)
+    outcome = Outcome(route, walk.reason, promise.epsilon, promise.delta, None, walk, curves)
+    if walk.threshold is None:
+        return outcome
+    last = walk.last
+    if last.served / walk.n < risk.coverage_floor:
+        return Outcome(route, "coverage_below_floor", promise.epsilon, promise.delta, None, walk, curves)
+    certificate = Certificate(
+        route=route,
+        epsilon=promise.epsilon,
+        delta=promise.delta,
+        threshold=walk.threshold,
+        n=walk.n,
+        served=last.served,
+        wrong=last.wrong,
+        coverage=last.served / walk.n,
+        risk=last.wrong / last.served,
+        risk_upper=calibration.upper_bound(last.wrong, last.served, promise.delta),
+        bound=curves.bound,
+        tuned_on=len(tuned.confidence),
+        groups=len(set(groups)),
+        score=tuned.score,
+        depends_on=dict(depends_on),
+        data=dict(data),
+        issued_at=round(time.time(), 3),
+        gate=gate,
+        measures=curves.measures,
+        scores=tuple(float(value) for value in np.quantile(confidence, np.linspace(0, 1, 11))),
+    )
+    return Outcome(route, walk.reason, promise.epsilon, promise.delta, certificate, walk, curves)
