@@ -1,0 +1,328 @@
+"""Asking the cloud: what leaves is built, budgeted and stored first, then sent by the first path that works.
+
+    ask: request.build -> budget.reserve -> outbox.put -> paths in order, within ``total_s`` -> outbox.settle -> reply
+                                                               | no line, nobody answers
+                                                               v
+                                                           Deferred; `deliver` sends it again until it is answered
+
+`deliver` is the daemon's task: it resends what waits as soon as a path is online again, one question at first and more
+while that works, and hands over to a person what waited too long. An answer counts only when it is in the outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from agent.config import Escalation
+from agent.errors import (
+    BudgetExhausted,
+    CloudRefused,
+    CloudUnavailable,
+    PrivacyFailed,
+    StorageFailed,
+    StorageFull,
+)
+from agent.escalation.audit import AuditLog
+from agent.escalation.budget import Budget, Spent, estimate
+from agent.escalation.outbox import Outbox, OutboxStatus, Waiting
+from agent.escalation.personal import Restoration
+from agent.escalation.request import build, finder
+from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry
+
+_TICK_S = 0.5
+"""How soon a line that came back is noticed."""
+_WIDTH = 4
+_LONGEST_WAIT_S = 300.0
+_log = logging.getLogger("outpost.escalation")
+
+
+class Path(Protocol):
+    """One way to the cloud."""
+
+    def ask(self, request: CloudRequest, *, deadline_s: float) -> AsyncGenerator[CloudDelta | CloudReply, None]:
+        """Ends with one CloudReply. Raises CloudUnavailable (with ``retry_after_s`` where the cloud named one) and
+        CloudRefused."""
+        ...
+
+    def online(self) -> bool:
+        """Whether a request has a chance now; from memory."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationStatus:
+    """What status pages show; ``reason``: why the cloud may not be asked, None where it may."""
+
+    reason: str | None
+    online: bool
+    outbox: OutboxStatus
+    spent: Spent
+
+
+class Recorder:
+    """The audit log as the paths see it: they know what they send, the Escalator knows for whom."""
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+        self._sessions: dict[str, str | None] = {}
+
+    async def record(self, payload: bytes, *, key: str, session: str | None = None, path: str, endpoint: str) -> int:
+        """`AuditLog.record`, with the session that asks under this key."""
+        known = session or self._sessions.get(key)
+        return await self._audit.record(payload, key=key, session=known, path=path, endpoint=endpoint)
+
+    def begin(self, key: str, session: str | None) -> None:
+        self._sessions[key] = session
+
+    def end(self, key: str) -> None:
+        self._sessions.pop(key, None)
+
+
+class Escalator:
+    """See the module. The parts are opened and closed by who built them; `deliver` must run for anything deferred to be
+    sent. ``consent`` False: nothing ever leaves (the policy local-only)."""
+
+    def __init__(
+        self,
+        config: Escalation,
+        *,
+        paths: Sequence[Path],
+        outbox: Outbox,
+        budget: Budget,
+        recorder: Recorder,
+        consent: bool = True,
+    ) -> None:
+        self._config = config
+        self._paths = tuple(paths)
+        self._outbox = outbox
+        self._budget = budget
+        self._recorder = recorder
+        self._consent = consent and config.enabled
+        self._finder = finder(config)
+        self._busy: set[str] = set()
+        self._abandoned: list[str] = []
+
+    def allowed(self) -> str | None:
+        """None where the cloud may be asked, else ``escalation_disabled``, ``no_path`` or ``budget_exhausted``."""
+        if not self._consent:
+            return "escalation_disabled"
+        if not self._paths:
+            return "no_path"
+        return "budget_exhausted" if self._budget.exhausted() else None
+
+    def online(self) -> bool:
+        return any(path.online() for path in self._paths)
+
+    def personal(self, text: str) -> bool:
+        """Whether a text holds what would be replaced before it leaves."""
+        return bool(self._finder.spans(text))
+
+    async def status(self) -> EscalationStatus:
+        return EscalationStatus(self.allowed(), self.online(), await self._outbox.status(), self._budget.spent())
+
+    async def ask(self, inquiry: Inquiry) -> AsyncGenerator[CloudDelta | CloudReply | Deferred, None]:
+        """Pieces as they come, then one CloudReply, or Deferred: the question is on the disk and will be answered under
+        its event id. Texts are restored: they hold what the visitor wrote, not the placeholders.
+
+        Raises PrivacyFailed, BudgetExhausted, StorageFull: nothing has left, nothing is stored. CloudRefused: the
+        question is in a person's queue now. An asker that goes away before the end takes the question back.
+        """
+        request, restoration = await self._build(inquiry)
+        hold = await self._budget.reserve(*self._estimate(request))
+        event_id = inquiry.event_id
+        self._busy.add(event_id)
+        try:
+            await self._outbox.put(inquiry, request, restoration.dump(), personal=self._is_personal(inquiry))
+            async with aclosing(self._answer(request, restoration, inquiry.session, self._config.total_s)) as events:
+                async for event in events:
+                    if isinstance(event, CloudReply):
+                        await self._budget.settle(hold, event.usage, event.cost)
+                        await self._outbox.settle(event_id, event.text, "cloud", event.endpoint, late=False)
+                    yield event
+        except CloudUnavailable as error:
+            await self._budget.release(hold)
+            reason = "busy" if self.online() else "offline"
+            await self._outbox.defer(event_id, error.retry_after_s or 1.0, reason)
+            yield Deferred(event_id, reason)
+        except CloudRefused:
+            await self._outbox.refuse(event_id, "cloud_refused")
+            raise
+        except StorageFull:
+            await self._budget.release(hold)
+            raise
+        except (GeneratorExit, asyncio.CancelledError):
+            self._abandoned.append(event_id)  # no waiting here: the asker's task is being ended
+            raise
+        finally:
+            self._busy.discard(event_id)
+            self._outbox.changed.set()
+
+    async def consult(self, inquiry: Inquiry) -> CloudReply:
+        """The cloud's answer now or not at all: for audits, nobody waits for it and it is never kept. Raises what `ask`
+        raises, and CloudUnavailable."""
+        request, restoration = await self._build(inquiry)
+        hold = await self._budget.reserve(*self._estimate(request))
+        try:
+            return await self._whole(request, restoration, inquiry.session, hold)
+        except CloudUnavailable:
+            await self._budget.release(hold)
+            raise
+
+    # ------------------------------------------------------------ the daemon's task
+
+    async def deliver(self) -> None:
+        """Send what waits until it is answered; runs until it is cancelled."""
+        was_online = True
+        width, failures, rest_until = 1, 0, 0.0
+        while True:
+            self._outbox.changed.clear()
+            try:
+                await self._tidy()
+                online = self.online()
+                if online and not was_online:
+                    await self._outbox.hasten()
+                    width, failures, rest_until = 1, 0, 0.0
+                was_online = online
+                if online and time.monotonic() >= rest_until and self.allowed() is None:
+                    sent = await self._deliver_some(width)
+                    if sent == "failed":
+                        width, failures, rest_until = 1, failures + 1, time.monotonic() + _backoff(failures, 60.0)
+                    elif sent == "answered":
+                        width, failures = min(_WIDTH, 2 * width), 0
+                        continue
+            except (StorageFull, StorageFailed) as error:
+                _log.warning("the outbox cannot be worked on: %s", error)
+            await _set_within(self._outbox.changed, _TICK_S)
+
+    async def _tidy(self) -> None:
+        while self._abandoned:
+            await self._outbox.withdraw(self._abandoned[-1])
+            self._abandoned.pop()
+        await self._outbox.expire()
+
+    async def _deliver_some(self, width: int) -> str:
+        """``nothing`` was due, all were ``answered`` (or refused), or some ``failed``."""
+        due = await self._outbox.due(width, self._busy)
+        if not due:
+            return "nothing"
+        self._busy |= {row.request.event_id for row in due}
+        try:
+            done = await asyncio.gather(*(self._resend(row) for row in due))
+        finally:
+            self._busy -= {row.request.event_id for row in due}
+        return "answered" if all(done) else "failed"
+
+    async def _resend(self, row: Waiting) -> bool:
+        """Whether this row needs no more sending."""
+        event_id = row.request.event_id
+        try:
+            hold = await self._budget.reserve(*self._estimate(row.request))
+        except BudgetExhausted:
+            await self._outbox.defer(event_id, _LONGEST_WAIT_S, "budget_exhausted")
+            return False
+        try:
+            restoration = Restoration.load(row.restore)
+            reply = await self._whole(row.request, restoration, row.session, hold)
+        except CloudUnavailable as error:
+            await self._budget.release(hold)
+            delay = max(error.retry_after_s or 0.0, _backoff(row.attempts))
+            await self._outbox.defer(event_id, delay, "busy" if self.online() else "offline")
+            return False
+        except (CloudRefused, PrivacyFailed) as error:
+            await self._outbox.refuse(event_id, error.code)
+            return True
+        if not await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint):
+            _log.info("a second answer to %s was dropped", event_id)
+        return True
+
+    # ------------------------------------------------------------ sending
+
+    async def _build(self, inquiry: Inquiry) -> tuple[CloudRequest, Restoration]:
+        if not self._consent:
+            raise PrivacyFailed(
+                "escalation is not enabled, so nothing may leave this device", remedy="Set escalation.enabled = true."
+            )
+        expires_at = time.time() + 3600 * self._config.outbox_hours
+        return await asyncio.to_thread(build, inquiry, self._config, self._finder, expires_at=expires_at)
+
+    def _is_personal(self, inquiry: Inquiry) -> bool:
+        return any(self.personal(text) for text in (inquiry.text, *(turn.content for turn in inquiry.history)))
+
+    def _estimate(self, request: CloudRequest) -> tuple[int, float]:
+        return estimate(request.messages, request.max_tokens, self._config.endpoints)
+
+    async def _whole(
+        self, request: CloudRequest, restoration: Restoration, session: str | None, hold: int
+    ) -> CloudReply:
+        deadline_s = min(self._config.total_s, max(1.0, request.expires_at - time.time()))
+        async with aclosing(self._answer(request, restoration, session, deadline_s)) as events:
+            async for event in events:
+                if isinstance(event, CloudReply):
+                    await self._budget.settle(hold, event.usage, event.cost)
+                    return event
+        raise AssertionError("an answer ends with a reply")
+
+    async def _answer(
+        self, request: CloudRequest, restoration: Restoration, session: str | None, deadline_s: float
+    ) -> AsyncGenerator[CloudDelta | CloudReply, None]:
+        """Restored pieces, then the restored reply, by the first path that answers. Raises CloudUnavailable,
+        CloudRefused."""
+        ends = time.monotonic() + deadline_s
+        problem = CloudUnavailable("no path to the cloud is online")
+        self._recorder.begin(request.key, session)
+        try:
+            for path in self._paths:
+                if not path.online():
+                    continue
+                pieces = restoration.stream()
+                try:
+                    async with aclosing(path.ask(request, deadline_s=ends - time.monotonic())) as events:
+                        async for event in _until(ends, events):
+                            if isinstance(event, CloudReply):
+                                yield replace(event, text=restoration.restore(event.text))
+                                return
+                            if text := pieces.feed(event.text):
+                                yield CloudDelta(text)
+                    problem = CloudUnavailable("the cloud's answer broke off")
+                except CloudUnavailable as error:
+                    problem = error
+                if time.monotonic() >= ends:
+                    break
+            raise problem
+        finally:
+            self._recorder.end(request.key)
+
+
+async def _until(
+    ends: float, events: AsyncGenerator[CloudDelta | CloudReply, None]
+) -> AsyncGenerator[CloudDelta | CloudReply, None]:
+    """The events that come before ``ends`` (monotonic seconds). Raises CloudUnavailable at that moment."""
+    while True:
+        try:
+            async with asyncio.timeout(ends - time.monotonic()):
+                event = await anext(events)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise CloudUnavailable("the cloud did not answer in time") from error
+        yield event
+
+
+async def _set_within(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+def _backoff(attempts: int, longest_s: float = _LONGEST_WAIT_S) -> float:
+    """Seconds until the next try: doubling, with jitter, so that devices do not come back together."""
+    return random.uniform(0.5, 1.0) * min(longest_s, 2.0 ** min(attempts, 10))
