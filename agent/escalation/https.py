@@ -111,7 +111,8 @@ class Https:
     """The path ``https``; an async context manager that holds the connections.
 
     ``environ``: where OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL are looked up (default: the process's own).
-    ``recorder`` keeps every body before it is sent, also of a try that fails. Raises ConfigError, on construction for settings and key files, on entering for certificates.
+    ``recorder`` keeps every body before it is sent, also of a try that fails. Raises ConfigError, on construction for
+    settings and key files, on entering for certificates.
     """
 
     def __init__(
