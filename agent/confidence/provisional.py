@@ -40,8 +40,11 @@ def confidence(route: Route, features: Mapping[str, float]) -> float:
     An intent's two probabilities are calibrated where the pack is trained (agent/knowledge/intent_model.py), so their
     product is it.
     """
-    if route == "intent":
-        return features["in_scope"] * features["probability"]
+    return features["in_scope"] * features["probability"] if route == "intent" else model(route, features)(features)
+
+
+def model(route: Literal["quote", "generated"], features: Mapping[str, float]) -> Logistic:
+    """The model that weighs such features of an answer."""
     name: str = route
     if route == "quote":
         if not features.get("embedded"):
@@ -49,7 +52,7 @@ def confidence(route: Route, features: Mapping[str, float]) -> float:
         else:
             name += "_judged" if "ranker.judged" in features else ""
             name += "_with_generated" if features.get("generated") else ""
-    return models()[name](features)
+    return models()[name]
 
 
 @lru_cache(maxsize=1)

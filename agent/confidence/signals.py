@@ -43,11 +43,32 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.messages import IntentResult, Retrieval, TokenLogprob
 
 Features = dict[str, float]
+
+Range = tuple[float, float]
+AGREEMENT_RANGES: Mapping[str, Range] = {
+    "generated": (1.0, 1.0),
+    "generated_refused": (0.0, 1.0),
+    "generated_within": (0.0, 1.0),
+    "generated_overlap": (0.0, 1.0),
+}
+GENERATED_RANGES: Mapping[str, Range] = {
+    "tokens": (0.0, 1.0),
+    "span": (0.0, 1.0),
+    "span_rank": (0.0, 1.0),
+    "numbers": (0.0, 1.0),
+    "refused": (0.0, 0.0),
+    "first_margin": (-20.0, 10.0),
+    "first_logprob": (-20.0, 0.0),
+    "min_logprob": (-20.0, 0.0),
+    "low_logprob": (-20.0, 0.0),
+    "median_logprob": (-20.0, 0.0),
+}
+"""What an SLM's answer can add to a quote's features, and what its own can be, as long as it has not said anything."""
 
 _WORD = re.compile(r"[^\W_]+(?:[.,:]\d+)*")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -105,14 +126,19 @@ def generated(
         "question_words": min(8, len(_WORD.findall(question))) / 8,
     }
     if retrieval.quotes:
-        best = quote(question, retrieval)
-        features |= {
-            "retrieval_score": best["score"],
-            "retrieval_lead": best["lead"],
-            "retrieval_similarity": best.get("similarity", 0.0),
-            "ranking_agreement": best["agreement"],
-        }
+        features |= retrieved(quote(question, retrieval))
     return features | _logprobs(tokens)
+
+
+def retrieved(best: Mapping[str, float]) -> Features:
+    """What a generated answer takes over from the features of the best quote."""
+    return {
+        "retrieval_score": best["score"],
+        "retrieval_lead": best["lead"],
+        "retrieval_similarity": best.get("similarity", 0.0),
+        "ranking_agreement": best["agreement"],
+        "question_words": best["question_words"],
+    }
 
 
 def intent(result: IntentResult) -> Features:
