@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from agent import __version__
-from agent.cli import ask, bench, intents, knowledge, models, serve, status
+from agent.cli import ask, bench, gateway, intents, knowledge, models, serve, status
 from agent.errors import OutpostError
 
 app = typer.Typer(
@@ -26,9 +26,11 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("ask")(ask.ask)
 app.command("status")(status.status)
+app.command("gateway")(gateway.gateway)
 app.command("bench")(bench.bench)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(intents.app, name="intents")
+app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(models.app, name="models")
 
 

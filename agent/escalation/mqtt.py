@@ -34,8 +34,8 @@ SILENCE_S = 4.0
 MAX_SILENCE_S = 30.0
 QUIET_S = 30.0
 """After a request of which nothing at all was heard, the path counts as offline for so long."""
-_PATIENT = frozenset({"overloaded", "shutting_down"})
-"""Codes of one gateway that another, or the same a little later, may not give."""
+_PATIENT = frozenset({"overloaded", "quota_exceeded"})
+"""What another gateway, or the same a little later, may not say."""
 _log = logging.getLogger("outpost.mqtt")
 
 
