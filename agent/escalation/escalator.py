@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -31,7 +30,7 @@ from agent.errors import (
 )
 from agent.escalation.audit import AuditLog
 from agent.escalation.budget import Budget, Spent, estimate
-from agent.escalation.outbox import Outbox, OutboxStatus, Waiting
+from agent.escalation.outbox import Outbox, OutboxStatus, Waiting, backoff, set_within
 from agent.escalation.personal import Restoration
 from agent.escalation.request import build, finder
 from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry
@@ -39,7 +38,7 @@ from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inqui
 _TICK_S = 0.5
 """How soon a line that came back is noticed."""
 _WIDTH = 4
-_LONGEST_WAIT_S = 300.0
+_FULL_BUDGET_S = 300.0
 _log = logging.getLogger("outpost.escalation")
 
 
@@ -162,7 +161,7 @@ class Escalator:
             raise
         finally:
             self._busy.discard(event_id)
-            self._outbox.changed.set()
+            self._outbox.stir()
 
     async def consult(self, inquiry: Inquiry) -> CloudReply:
         """The cloud's answer now or not at all: for audits, nobody waits for it and it is never kept. Raises what `ask`
@@ -182,7 +181,7 @@ class Escalator:
         was_online = True
         width, failures, rest_until = 1, 0, 0.0
         while True:
-            self._outbox.changed.clear()
+            changed = self._outbox.next_change
             try:
                 await self._tidy()
                 online = self.online()
@@ -193,13 +192,13 @@ class Escalator:
                 if online and time.monotonic() >= rest_until and self.allowed() is None:
                     sent = await self._deliver_some(width)
                     if sent == "failed":
-                        width, failures, rest_until = 1, failures + 1, time.monotonic() + _backoff(failures, 60.0)
+                        width, failures, rest_until = 1, failures + 1, time.monotonic() + backoff(failures, 60.0)
                     elif sent == "answered":
                         width, failures = min(_WIDTH, 2 * width), 0
                         continue
             except (StorageFull, StorageFailed) as error:
                 _log.warning("the outbox cannot be worked on: %s", error)
-            await _set_within(self._outbox.changed, _TICK_S)
+            await set_within(changed, _TICK_S)
 
     async def _tidy(self) -> None:
         while self._abandoned:
@@ -225,14 +224,14 @@ class Escalator:
         try:
             hold = await self._budget.reserve(*self._estimate(row.request))
         except BudgetExhausted:
-            await self._outbox.defer(event_id, _LONGEST_WAIT_S, "budget_exhausted")
+            await self._outbox.defer(event_id, _FULL_BUDGET_S, "budget_exhausted")
             return False
         try:
             restoration = Restoration.load(row.restore)
             reply = await self._whole(row.request, restoration, row.session, hold)
         except CloudUnavailable as error:
             await self._budget.release(hold)
-            delay = max(error.retry_after_s or 0.0, _backoff(row.attempts))
+            delay = max(error.retry_after_s or 0.0, backoff(row.attempts))
             await self._outbox.defer(event_id, delay, "busy" if self.online() else "offline")
             return False
         except (CloudRefused, PrivacyFailed) as error:
@@ -313,16 +312,3 @@ async def _until(
         except TimeoutError as error:
             raise CloudUnavailable("the cloud did not answer in time") from error
         yield event
-
-
-async def _set_within(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        pass
-
-
-def _backoff(attempts: int, longest_s: float = _LONGEST_WAIT_S) -> float:
-    """Seconds until the next try: doubling, with jitter, so that devices do not come back together."""
-    return random.uniform(0.5, 1.0) * min(longest_s, 2.0 ** min(attempts, 10))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ Topic = Literal["handoff", "events"]
 Channel = Literal["webhook", "mqtt"]
 KEEP_S = 24 * 3600.0
 """How long an answer can be fetched after it came."""
+LONGEST_WAIT_S = 300.0
 _ROW_BYTES = 512
 _PASSAGES = 3
 _COLUMNS = (
@@ -141,8 +143,7 @@ class Outbox:
         self._notices = notices or Notices()
         self._clock = clock
         self._watchers: dict[str, set[asyncio.Future[None]]] = {}
-        self.changed = asyncio.Event()
-        """Set when a row waits or a notice is due; who reads it clears it."""
+        self._next_change = asyncio.Event()
 
     # ------------------------------------------------------------ to the cloud
 
@@ -170,20 +171,16 @@ class Outbox:
     async def defer(self, event_id: str, delay_s: float, reason: str) -> None:
         """Try again in ``delay_s`` seconds at the earliest; ``reason`` is a stable code."""
 
-        def update(db: apsw.Connection) -> None:
-            now = self._clock()
-            db.execute(
-                "UPDATE inquiry SET attempts = attempts + 1, next_try = ?, reason = ? WHERE event_id = ?"
-                " AND state = 'waiting'",
-                (now + delay_s, reason, event_id),
-            )
-
-        await self._store.run(update)
+        await self._store.execute(
+            "UPDATE inquiry SET attempts = attempts + 1, next_try = ?, reason = ? WHERE event_id = ?"
+            " AND state = 'waiting'",
+            self._clock() + delay_s, reason, event_id,
+        )  # fmt: skip
 
     async def hasten(self) -> None:
         """A line is there again: all that waits is due now."""
-        await self._store.run(lambda db: db.execute("UPDATE inquiry SET next_try = 0 WHERE state = 'waiting'"))
-        self.changed.set()
+        await self._store.execute("UPDATE inquiry SET next_try = 0 WHERE state = 'waiting'")
+        self.stir()
 
     async def settle(
         self, event_id: str, answer: str, kind: AnswerKind, by: str, *, late: bool = True, learned: bool = False
@@ -213,10 +210,18 @@ class Outbox:
 
     async def withdraw(self, event_id: str) -> None:
         """Its asker has gone before it was accepted: forget it."""
-        await self._store.run(
-            lambda db: db.execute("DELETE FROM inquiry WHERE event_id = ? AND state = 'waiting'", (event_id,))
-        )
+        await self._store.execute("DELETE FROM inquiry WHERE event_id = ? AND state = 'waiting'", event_id)
         self._wake(event_id)
+
+    @property
+    def next_change(self) -> asyncio.Event:
+        """Set at the next change. A loop takes it before it works and waits for it after, so that it misses none."""
+        return self._next_change
+
+    def stir(self) -> None:
+        """Let the loops that wait for a change look again."""
+        self._next_change.set()
+        self._next_change = asyncio.Event()
 
     # ------------------------------------------------------------ to a person
 
@@ -259,7 +264,7 @@ class Outbox:
 
     async def learned(self, event_id: str) -> None:
         """Note that an answer is in the knowledge base now."""
-        await self._store.run(lambda db: db.execute("UPDATE inquiry SET learned = 1 WHERE event_id = ?", (event_id,)))
+        await self._store.execute("UPDATE inquiry SET learned = 1 WHERE event_id = ?", event_id)
 
     # ------------------------------------------------------------ reading
 
@@ -305,7 +310,8 @@ class Outbox:
         return await self._store.run(select)
 
     async def forget(self, session: str) -> int:
-        """Delete all that a session asked and was answered; how many questions that were."""
+        """Delete all that a session asked and was answered, without a trace in the file; how many questions that
+        were."""
 
         def delete(db: apsw.Connection) -> tuple[str, ...]:
             ids = tuple(id for (id,) in db.execute("SELECT event_id FROM inquiry WHERE session = ?", (session,)))
@@ -314,7 +320,8 @@ class Outbox:
             db.execute("DELETE FROM inquiry WHERE session = ?", (session,))
             return ids
 
-        forgotten = await self._store.run(delete)
+        if forgotten := await self._store.run(delete):
+            await self._store.compact()
         for id in forgotten:
             self._wake(id)
         return len(forgotten)
@@ -415,7 +422,22 @@ class Outbox:
         for watcher in self._watchers.get(event_id, ()):
             if not watcher.done():
                 watcher.set_result(None)
-        self.changed.set()
+        self.stir()
+
+
+def backoff(attempts: int, longest_s: float = LONGEST_WAIT_S) -> float:
+    """Seconds until the next try: doubling, with jitter, so that devices do not come back together."""
+    return random.uniform(0.5, 1.0) * min(longest_s, 2.0 ** min(attempts, 10))
+
+
+async def set_within(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether the event was set before the time was up."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _delete(db: apsw.Connection, event_id: str) -> None:

@@ -75,6 +75,25 @@ class Store:
 
         return await self._submit(transaction)
 
+    async def execute(self, statement: str, *values: object) -> int:
+        """One statement as a transaction of its own; how many rows it changed."""
+
+        def work(db: apsw.Connection) -> int:
+            db.execute(statement, values)
+            return db.changes()
+
+        return await self.run(work)
+
+    async def compact(self) -> None:
+        """Write the file anew, so that nothing of what was deleted lingers in its free space or in the log."""
+
+        def work() -> None:
+            if self._db is not None:
+                self._db.execute("VACUUM")
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+        await self._submit(work)
+
     async def _submit(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work)
 
@@ -92,7 +111,6 @@ class Store:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         db = apsw.Connection(str(self._path))
         db.set_busy_timeout(5000)
-        # secure_delete: an erased question does not linger in free pages
         db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON")
         version = int(next(db.execute("PRAGMA user_version"))[0])
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
