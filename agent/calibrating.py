@@ -23,6 +23,7 @@ from agent.assistant import Assistant
 from agent.confidence import provisional, signals
 from agent.confidence.certificate import Certificate, Certificates, Gate
 from agent.confidence.labelled import LabelledQuestion, LabelledText, answer_is_right, plain, quote_is_right
+from agent.confidence.outcome import Outcome
 from agent.config import Risk, RouteName
 from agent.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from agent.library import Library
@@ -30,8 +31,7 @@ from agent.messages import Document, Question
 from agent.understanding import Understanding
 
 if TYPE_CHECKING:
-    from agent.confidence.calibration import Prior, Sample, Tuned, Walk
-    from agent.confidence.measures import Curves
+    from agent.confidence.calibration import Prior, Sample, Tuned
 
 Features = Mapping[str, float]
 Dependencies = Callable[[RouteName], Mapping[str, str]]
@@ -66,20 +66,6 @@ class Evidence:
     group: str
     routes: Mapping[RouteName, Given]
     taken: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What calibration says of one route: a certificate, or the ``reason`` why there is none (calibration.Walk's, or
-    ``too_few_labels``, ``coverage_below_floor``). ``walk`` and ``curves`` are for the report."""
-
-    route: RouteName
-    reason: str
-    epsilon: float
-    delta: float
-    certificate: Certificate | None = None
-    walk: Walk | None = None
-    curves: Curves | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,10 @@ from agent.api.app import create_app
 from agent.api.guard import Access, allowed_hosts
 from agent.api.services import Services
 from agent.assistant import Assistant
+from agent.calibrating import Calibrating
+from agent.confidence.certificate import Certificates
 from agent.config import Config
+from agent.dependencies import Dependencies
 from agent.engines.clients import TextClient, TrainingReport
 from agent.engines.pool import Pool
 from agent.engines.process import measure_pss
@@ -42,6 +45,7 @@ from agent.installation import Installation
 from agent.knowledge.intents import IntentPack
 from agent.library import Library
 from agent.messages import InstalledModel
+from agent.paths import shipped
 from agent.telemetry.journal import Journal
 from agent.telemetry.metrics import Metrics, State
 from agent.understanding import WORKER, Understanding
@@ -186,6 +190,17 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             deadline_s=config.server.request_timeout_s,
         )
 
+        dependencies = Dependencies(
+            pack=lambda: understanding.pack,
+            embedding=lambda: installation.embedding(config.models.embedding),
+            ranker=lambda: installation.ranker(config.models.ranker),
+            text=lambda: installation.slm(config.models.text),
+        )
+        certificates = Certificates(
+            state / "certificates", shipped("models", "reference", "certificates"), config.risk, dependencies
+        )
+        await asyncio.to_thread(certificates.refresh)
+
         async def train_intents(pack: str) -> TrainingReport:
             report = await understanding.use(pack)
             assert understanding.pack is not None
@@ -223,6 +238,8 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             pool=pool,
             journal=journal,
             metrics=metrics,
+            certificates=certificates,
+            calibrating=Calibrating(assistant, library, understanding, certificates, config.risk, dependencies),
             admission=Admission(config.server.queue),
             models=installation.models,
             ready=lambda: condition.ready,

@@ -55,6 +55,11 @@ class Installation:
         model = self._models.get(name)
         return model if model is not None and model.kind == "ranker" else None
 
+    def slm(self, name: str) -> InstalledModel | None:
+        """The SLM of that name, None where it is not installed."""
+        model = self._models.get(name)
+        return model if model is not None and model.kind == "slm" else None
+
     def missing(self, config: Config) -> Sequence[str]:
         """The assistant's SLM, where the configuration names one that is not here: it quotes only then."""
         name = config.models.text

@@ -49,7 +49,7 @@ def needs_operator(method: str, path: str) -> bool:
     """
     if path.startswith("/admin"):
         return True
-    if path.startswith("/v1/knowledge"):
+    if path.startswith(("/v1/knowledge", "/admin/calibrate")):
         return method not in ("GET", "HEAD") and not (method == "POST" and _SEARCH.fullmatch(path))
     return path == "/v1/intents/train"
 

@@ -16,6 +16,8 @@ from agent.api.admission import Admission
 from agent.api.guard import error_body
 from agent.api.wire import sse
 from agent.assistant import Assistant
+from agent.calibrating import Calibrating
+from agent.confidence.certificate import Certificates
 from agent.config import Config
 from agent.engines.clients import EmbeddingClient, TextClient, TrainingReport
 from agent.engines.pool import Pool
@@ -43,6 +45,8 @@ class Services:
     pool: Pool
     journal: Journal
     metrics: Metrics
+    certificates: Certificates
+    calibrating: Calibrating
     admission: Admission
     models: Callable[[], Sequence[InstalledModel]]
     ready: Callable[[], bool]

@@ -207,6 +207,34 @@ class FeedbackRequest(Wire):
     rating: Literal["right", "wrong"]
 
 
+class LabelledTextWire(Wire):
+    text: str = Field(min_length=1, max_length=4000)
+    intent: str | None
+    group: str | None = None
+
+
+class CalibrateIntents(Wire):
+    rows: list[LabelledTextWire] = Field(min_length=1, max_length=200_000)
+    evidence: bool = Field(False, description="send back what every example gave")
+
+
+class LabelledQuestionWire(Wire):
+    question: str = Field(min_length=1, max_length=4000)
+    answers: list[str]
+    documents: list[str] = Field(default_factory=list)
+    evidence: str = ""
+    group: str | None = None
+
+
+class CalibrateAnswers(Wire):
+    """With ``documents`` the rows are asked in collections made of them, without in ``collection``."""
+
+    rows: list[LabelledQuestionWire] = Field(min_length=1, max_length=200_000)
+    documents: list[DocumentWire] = Field(default_factory=list, max_length=10_000)
+    collection: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    evidence: bool = Field(False, description="send back what every example gave")
+
+
 class ModelRequest(Wire):
     model: str
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from agent import __version__
-from agent.cli import ask, bench, gateway, intents, knowledge, models, serve, status
+from agent.cli import ask, bench, calibrate, gateway, intents, knowledge, models, serve, status
 from agent.errors import OutpostError
 
 app = typer.Typer(

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.confidence.certificate import Score, term
+from agent.confidence.outcome import Step, Walk
 
 Floats = NDArray[np.float64]
 
@@ -73,34 +74,6 @@ class Tuned:
     score: Score
     confidence: Floats
     right: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A tested threshold: of ``n`` held samples ``served`` reach it and ``wrong`` of them are wrong."""
-
-    threshold: float
-    served: int
-    wrong: int
-    p: float
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """What the tests gave. ``threshold`` is the last that was rejected, None where none was; ``failed_at`` the lowest
-    that was looked at; ``reason`` a stable code: ``certified``, ``no_prospect`` (tune shows no threshold worth a test),
-    ``not_certified`` (the first test failed)."""
-
-    reason: str
-    n: int
-    steps: tuple[Step, ...]
-    threshold: float | None = None
-    failed_at: float = 1.0
-
-    @property
-    def last(self) -> Step:
-        """The step that certified."""
-        return next(step for step in reversed(self.steps) if step.threshold == self.threshold)
 
 
 # ---------------------------------------------------------------- two halves

@@ -14,28 +14,15 @@ Answers of equal confidence share their wrongness evenly, so no figure depends o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.confidence.outcome import Curves
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 BINS = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Curves:
-    """What the report draws: bins of (mean confidence, share right, share of answers), points of (coverage, risk) for
-    the given order and for the best that these answers could have, and the point that was certified."""
-
-    measures: dict[str, float]
-    bound: float
-    epsilon: float
-    reliability: tuple[tuple[float, float, float], ...]
-    risk_coverage: tuple[tuple[float, float], ...]
-    ideal: tuple[tuple[float, float], ...]
-    certified: tuple[float, float] | None
 
 
 def curves(confidence: Floats, right: Bools, groups: Sequence[str], epsilon: float, threshold: float | None) -> Curves:
@@ -49,7 +36,6 @@ def curves(confidence: Floats, right: Bools, groups: Sequence[str], epsilon: flo
     return Curves(
         measures=figures,
         bound=bound(figures["error"], epsilon),
-        epsilon=epsilon,
         reliability=tuple((mean, share, size) for _, mean, share, size in reliability(confidence, right)),
         risk_coverage=_points(risk_by_coverage(confidence, right)),
         ideal=_points(risk_by_coverage(right.astype(np.float64), right)),
