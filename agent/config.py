@@ -122,6 +122,8 @@ class Risk(_Section):
     audits_per_day: int = Field(50, ge=0, le=100_000, description="most audits a day")
     cloud_error: float = Field(0.1, ge=0, lt=0.5, description="share of audits in which the cloud is the one that errs")
     feedback_labels: bool = Field(False, description="visitors' judgements count as labels of the live risk")
+    feedback_error: float = Field(0.2, ge=0, lt=0.5, description="share of judgements in which the visitor errs")
+    keep_examples: int = Field(0, ge=0, le=1_000_000, description="most judged questions kept to calibrate on; 0 none")
 
     def promise(self, route: str) -> Promise:
         """The promise that holds for a route."""

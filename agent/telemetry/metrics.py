@@ -63,6 +63,28 @@ class Metrics:
         self.journal_failures = Counter(
             "outpost_journal_failures", "Answers that could not be written down", registry=self.registry
         )
+        self.audits = Counter(
+            "outpost_live_risk_audits", "Audits of local answers by outcome", ["route", "outcome"], registry=self.registry
+        )
+        self.live_risk = {
+            name: Gauge(f"outpost_live_risk_{name}", text, ["route"], registry=self.registry)
+            for name, text in (
+                ("lower", "Live risk of local answers, lower bound at all times"),
+                ("upper", "Live risk of local answers, upper bound at all times"),
+                ("estimate", "Live risk of local answers, estimate"),
+                ("labels", "Labels of local answers that the live risk stands on"),
+            )
+        }
+        self.revoked = Counter(
+            "outpost_certificate_revoked", "Certificates revoked by live evidence", ["route"], registry=self.registry
+        )
+        self.drift = {
+            name: Gauge(f"outpost_score_drift_{name}", text, ["route"], registry=self.registry)
+            for name, text in (
+                ("psi", "Population stability index of confidences against calibration"),
+                ("kl_nats", "Divergence of confidences from calibration"),
+            )
+        }
         self.info = Gauge("outpost_build_info", "Version of the daemon", ["version"], registry=self.registry)
 
     def observe_state(self, read: Callable[[], State]) -> None:

@@ -1,0 +1,332 @@
+"""What is known about the rightness of answers: audits that wait, live counts, drift, examples for a calibration.
+
+One SQLite file. A question stands here only while its audit waits; when the cloud has been asked, its row goes and in
+the same transaction its label comes in, so that no crash counts an answer twice or loses count of a broken promise.
+What stays of a label are counts and the event's id. Examples hold questions and answers, and are kept only where the
+operator allows it. ``synchronous=FULL`` and ``secure_delete``: what was stored is on the disk, what was erased is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+import apsw
+
+from agent.errors import StorageFailed, StorageFull
+
+JUDGED = 20_000
+"""Events whose label is remembered as counted, and served answers that a visitor may still judge."""
+_SEQUENCES = 50
+_T = TypeVar("_T")
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE audit (
+        event_id TEXT PRIMARY KEY, at REAL NOT NULL, place REAL NOT NULL, session TEXT, next_try REAL NOT NULL,
+        route TEXT NOT NULL, certificate TEXT, inquiry TEXT NOT NULL, answer TEXT NOT NULL,
+        confidence REAL NOT NULL, features TEXT NOT NULL
+    );
+    CREATE TABLE judged (event_id TEXT PRIMARY KEY);
+    CREATE TABLE served (event_id TEXT PRIMARY KEY, route TEXT NOT NULL, certificate TEXT);
+    CREATE TABLE sequence (key TEXT PRIMARY KEY, state TEXT NOT NULL, changed_at REAL NOT NULL);
+    CREATE TABLE window (key TEXT PRIMARY KEY, scores BLOB NOT NULL, changed_at REAL NOT NULL);
+    CREATE TABLE day (day TEXT PRIMARY KEY, audits INTEGER NOT NULL);
+    CREATE TABLE seed (value TEXT NOT NULL);
+    CREATE TABLE example (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, session TEXT, body TEXT NOT NULL
+    );
+    CREATE INDEX audit_place ON audit (place);
+    CREATE INDEX example_event ON example (event_id);
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A served answer that is to be audited; ``inquiry`` as JSON; ``place`` in 0..1 orders the audits; ``at`` and
+    ``next_try`` in Unix seconds."""
+
+    event_id: str
+    at: float
+    place: float
+    session: str | None
+    next_try: float
+    route: str
+    certificate: str | None
+    inquiry: str
+    answer: str
+    confidence: float
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A labelled question, as it is exported: one JSON object a line.
+
+    ``right``: whether the device's ``answer`` was judged right by ``source``. ``answers`` are acceptable answers as far
+    as they are known: the device's own where it is right, else the cloud's, none where the cloud knew none either.
+    ``share``: how likely such an answer was to be taken (1 for escalated questions, risk.audit_share for audited ones).
+    ``at`` in Unix seconds.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+    collection: str
+    language: str
+    route: str
+    answer: str
+    right: bool
+    source: Literal["audit", "escalation"]
+    confidence: float
+    features: Mapping[str, float]
+    share: float
+    at: float
+
+
+class Labels:
+    """Async context manager over the file; every method raises StorageFull or StorageFailed, and what it changed is on
+    the disk when it returns. ``keep``: most examples; 0 keeps none, and erases those of before at the start."""
+
+    def __init__(self, path: Path, *, keep: int = 0, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._keep = keep
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
+        self._db: apsw.Connection | None = None
+        self.seed = ""
+        """Drawn once for this file: which answers are audited depends on it and on their event ids only."""
+
+    async def __aenter__(self) -> Labels:
+        await self._submit(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._submit(self._close)
+        self._thread.shutdown()
+
+    # ------------------------------------------------------------ audits that wait
+
+    async def put(self, waiting: Waiting, most: int) -> None:
+        """Store an answer for its audit. Of more than ``most`` those with the highest places go, so that what is left
+        is an even draw of all, whenever they came."""
+        values = {**asdict(waiting), "features": json.dumps(dict(waiting.features))}
+        columns = ", ".join(values)
+        marks = ", ".join(f":{name}" for name in values)
+
+        def work(db: apsw.Connection) -> None:
+            db.execute(f"INSERT OR IGNORE INTO audit ({columns}) VALUES ({marks})", values)
+            db.execute("DELETE FROM audit WHERE rowid NOT IN (SELECT rowid FROM audit ORDER BY place LIMIT ?)", (most,))
+
+        await self._run(work)
+
+    async def due(self) -> Waiting | None:
+        """The next to audit."""
+
+        def work(db: apsw.Connection) -> Waiting | None:
+            names = [field.name for field in fields(Waiting)]
+            query = f"SELECT {', '.join(names)} FROM audit WHERE next_try <= ? ORDER BY place LIMIT 1"
+            row = next(db.execute(query, (self._clock(),)), None)
+            if row is None:
+                return None
+            values: dict[str, Any] = dict(zip(names, row, strict=True))
+            return Waiting(**values | {"features": json.loads(values["features"])})
+
+        return await self._run(work)
+
+    async def waiting(self) -> int:
+        return await self._run(lambda db: int(next(db.execute("SELECT count(*) FROM audit"))[0]))
+
+    async def postpone(self, event_id: str, until: float) -> None:
+        await self._run(lambda db: db.execute("UPDATE audit SET next_try = ? WHERE event_id = ?", (until, event_id)))
+
+    async def drop(self, event_id: str) -> None:
+        """Erase an audit without a label."""
+        await self._run(lambda db: db.execute("DELETE FROM audit WHERE event_id = ?", (event_id,)))
+
+    async def drop_before(self, at: float) -> None:
+        """Erase audits of answers before ``at`` (Unix seconds)."""
+        await self._run(lambda db: db.execute("DELETE FROM audit WHERE at < ?", (at,)))
+
+    async def spend(self, day: str, most: int) -> bool:
+        """Take one of the day's audits; False where there is none left."""
+
+        def work(db: apsw.Connection) -> bool:
+            db.execute("DELETE FROM day WHERE day <> ?", (day,))
+            db.execute("INSERT OR IGNORE INTO day VALUES (?, 0)", (day,))
+            db.execute("UPDATE day SET audits = audits + 1 WHERE day = ? AND audits < ?", (day, most))
+            return db.changes() > 0
+
+        return await self._run(work)
+
+    async def spent(self, day: str) -> int:
+        def work(db: apsw.Connection) -> int:
+            row = next(db.execute("SELECT audits FROM day WHERE day = ?", (day,)), (0,))
+            return int(row[0])
+
+        return await self._run(work)
+
+    # ------------------------------------------------------------ labels
+
+    async def settle(self, event_id: str, key: str, state: Mapping[str, Any]) -> None:
+        """Count an event's label: its audit goes, and the sequence ``key`` is in ``state`` from now on."""
+
+        def work(db: apsw.Connection) -> None:
+            db.execute("DELETE FROM audit WHERE event_id = ?", (event_id,))
+            db.execute("DELETE FROM served WHERE event_id = ?", (event_id,))
+            db.execute("INSERT OR IGNORE INTO judged VALUES (?)", (event_id,))
+            db.execute("DELETE FROM judged WHERE rowid <= (SELECT max(rowid) FROM judged) - ?", (JUDGED,))
+            db.execute("INSERT OR REPLACE INTO sequence VALUES (?, ?, ?)", (key, json.dumps(state), self._clock()))
+            newest = "SELECT key FROM sequence ORDER BY changed_at DESC LIMIT ?"
+            db.execute(f"DELETE FROM sequence WHERE key NOT IN ({newest})", (_SEQUENCES,))
+
+        await self._run(work)
+
+    async def sequences(self) -> dict[str, dict[str, Any]]:
+        """The states of all sequences by key."""
+
+        def work(db: apsw.Connection) -> dict[str, dict[str, Any]]:
+            return {key: json.loads(state) for key, state in db.execute("SELECT key, state FROM sequence")}
+
+        return await self._run(work)
+
+    async def restart(self, key: str) -> None:
+        """Forget a sequence."""
+        await self._run(lambda db: db.execute("DELETE FROM sequence WHERE key = ?", (key,)))
+
+    async def remember_served(self, event_id: str, route: str, certificate: str | None) -> None:
+        """So that a visitor's judgement finds its sequence."""
+
+        def work(db: apsw.Connection) -> None:
+            db.execute("INSERT OR IGNORE INTO served VALUES (?, ?, ?)", (event_id, route, certificate))
+            db.execute("DELETE FROM served WHERE rowid <= (SELECT max(rowid) FROM served) - ?", (JUDGED,))
+
+        await self._run(work)
+
+    async def to_judge(self, event_id: str) -> tuple[str, str | None] | None:
+        """Route and certificate of a served answer that has no label, and waits for no other."""
+
+        def work(db: apsw.Connection) -> tuple[str, str | None] | None:
+            row = next(
+                db.execute(
+                    "SELECT route, certificate FROM served WHERE event_id = ?1"
+                    " AND NOT EXISTS (SELECT 1 FROM audit WHERE event_id = ?1)"
+                    " AND NOT EXISTS (SELECT 1 FROM judged WHERE event_id = ?1)",
+                    (event_id,),
+                ),
+                None,
+            )
+            return (str(row[0]), row[1]) if row else None
+
+        return await self._run(work)
+
+    # ------------------------------------------------------------ drift
+
+    async def windows(self) -> dict[str, bytes]:
+        return await self._run(
+            lambda db: {key: bytes(data) for key, data in db.execute("SELECT key, scores FROM window")}
+        )
+
+    async def keep_window(self, key: str, scores: bytes) -> None:
+        def work(db: apsw.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO window VALUES (?, ?, ?)", (key, scores, self._clock()))
+            newest = "SELECT key FROM window ORDER BY changed_at DESC LIMIT ?"
+            db.execute(f"DELETE FROM window WHERE key NOT IN ({newest})", (_SEQUENCES,))
+
+        await self._run(work)
+
+    # ------------------------------------------------------------ examples
+
+    async def add_example(self, event_id: str, session: str | None, example: Example) -> None:
+        """Keep an example where the operator allows it; the oldest beyond the limit go."""
+
+        def work(db: apsw.Connection) -> None:
+            body = json.dumps(asdict(example), ensure_ascii=False)
+            db.execute("INSERT INTO example (event_id, session, body) VALUES (?, ?, ?)", (event_id, session, body))
+            db.execute("DELETE FROM example WHERE number <= (SELECT max(number) FROM example) - ?", (self._keep,))
+
+        if self._keep:
+            await self._run(work)
+
+    async def examples(self, after: int = 0, limit: int = 500) -> list[tuple[int, str]]:
+        """Some examples as JSON lines with their numbers, oldest first, those after number ``after``."""
+
+        def work(db: apsw.Connection) -> list[tuple[int, str]]:
+            rows = db.execute(
+                "SELECT number, body FROM example WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+            )
+            return [(int(number), str(body)) for number, body in rows]
+
+        return await self._run(work)
+
+    async def count_examples(self) -> int:
+        return await self._run(lambda db: int(next(db.execute("SELECT count(*) FROM example"))[0]))
+
+    async def forget(self, session: str) -> int:
+        """Erase all that a session asked; how many audits and examples that were."""
+
+        def work(db: apsw.Connection) -> int:
+            erased = 0
+            for table in ("audit", "example"):
+                db.execute(f"DELETE FROM {table} WHERE session = ?", (session,))
+                erased += db.changes()
+            return erased
+
+        return await self._run(work)
+
+    # ------------------------------------------------------------ the file
+
+    async def _run(self, work: Callable[[apsw.Connection], _T]) -> _T:
+        def transaction() -> _T:
+            if self._db is None:
+                raise StorageFailed(f"the labels {self._path} are not open")
+            with self._db:
+                return work(self._db)
+            raise AssertionError("a transaction of apsw swallows no exception")
+
+        return await self._submit(transaction)
+
+    async def _submit(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work)
+
+    def _translated(self, work: Callable[[], _T]) -> _T:
+        try:
+            return work()
+        except apsw.FullError as error:
+            raise StorageFull(f"no space left for the labels {self._path}", remedy="Free some disk space.") from error
+        except apsw.Error as error:
+            raise StorageFailed(
+                f"the labels {self._path} failed: {error}", remedy="Move it away to start a new one."
+            ) from error
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = apsw.Connection(str(self._path))
+        db.set_busy_timeout(5000)
+        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON")
+        version = int(next(db.execute("PRAGMA user_version"))[0])
+        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+            with db:
+                db.execute(script)
+                db.execute(f"PRAGMA user_version = {number}")
+        with db:
+            drawn = secrets.token_hex(16)
+            db.execute("INSERT INTO seed SELECT ? WHERE NOT EXISTS (SELECT 1 FROM seed)", (drawn,))
+            self.seed = str(next(db.execute("SELECT value FROM seed"))[0])
+            db.execute("DELETE FROM example WHERE number <= (SELECT max(number) FROM example) - ?", (self._keep,))
+        self._db = db
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
