@@ -130,8 +130,8 @@ class Escalator:
         """Pieces as they come, then one CloudReply, or Deferred: the question is on the disk and will be answered under
         its event id. Texts are restored: they hold what the visitor wrote, not the placeholders.
 
-        Raises PrivacyFailed, BudgetExhausted, StorageFull: nothing has left, nothing is stored. CloudRefused: the
-        question is in a person's queue now. An asker that goes away before the end takes the question back.
+        Raises PrivacyFailed, BudgetExhausted, StorageFull, StorageFailed: nothing has left, nothing waits.
+        CloudRefused: the question is in a person's queue now. An asker that goes away before the end takes the question back.
         """
         request, restoration = await self._build(inquiry)
         hold = await self._budget.reserve(*self._estimate(request))
@@ -153,7 +153,8 @@ class Escalator:
         except CloudRefused:
             await self._outbox.refuse(event_id, "cloud_refused")
             raise
-        except StorageFull:
+        except (StorageFull, StorageFailed):
+            self._abandoned.append(event_id)
             await self._budget.release(hold)
             raise
         except (GeneratorExit, asyncio.CancelledError):
@@ -162,6 +163,20 @@ class Escalator:
         finally:
             self._busy.discard(event_id)
             self._outbox.stir()
+
+    async def defer(self, inquiry: Inquiry, reason: str) -> Deferred:
+        """Store a question without asking at once, because there is no line or no time. Raises what `ask` raises, but
+        no CloudRefused."""
+        request, restoration = await self._build(inquiry)
+        personal = self._is_personal(inquiry)
+        await self._outbox.put(inquiry, request, restoration.dump(), personal=personal, reason=reason)
+        self._outbox.stir()
+        return Deferred(inquiry.event_id, reason)
+
+    async def hand_over(self, inquiry: Inquiry, reason: str) -> None:
+        """Put a question into a person's queue on this device; what they answer is under its event id. Works without
+        consent, for nothing of it leaves. Raises StorageFull, StorageFailed."""
+        await self._outbox.hand_over(inquiry, reason, personal=self._is_personal(inquiry))
 
     async def consult(self, inquiry: Inquiry) -> CloudReply:
         """The cloud's answer now or not at all: for audits, nobody waits for it and it is never kept. Raises what `ask`
@@ -213,13 +228,21 @@ class Escalator:
             return "nothing"
         self._busy |= {row.request.event_id for row in due}
         try:
-            done = await asyncio.gather(*(self._resend(row) for row in due))
+            async with asyncio.TaskGroup() as sending:
+                tasks = [sending.create_task(self._resend(row), name="escalation:resend") for row in due]
         finally:
             self._busy -= {row.request.event_id for row in due}
-        return "answered" if all(done) else "failed"
+        return "answered" if all(task.result() for task in tasks) else "failed"
 
     async def _resend(self, row: Waiting) -> bool:
         """Whether this row needs no more sending."""
+        try:
+            return await self._resend_stored(row)
+        except (StorageFull, StorageFailed) as error:  # sent again when there is room: the row still waits
+            _log.warning("an answer could not be stored: %s", error)
+            return False
+
+    async def _resend_stored(self, row: Waiting) -> bool:
         event_id = row.request.event_id
         try:
             hold = await self._budget.reserve(*self._estimate(row.request))

@@ -56,13 +56,21 @@ def notices(config: Handoff, *, mqtt: bool, outward: bool) -> Notices:
 
 
 class Announcer:
-    """See the module; an async context manager. ``publisher`` None: no MQTT. ``problems`` says what could not be
-    announced lately, by channel."""
+    """See the module; an async context manager. ``publisher`` None: no MQTT. ``outward`` False: nothing is announced,
+    also nothing that was due from before. ``problems`` says what could not be announced lately, by channel."""
 
     def __init__(
-        self, config: Handoff, device: Device, store: Store, outbox: Outbox, publisher: Publisher | None = None
+        self,
+        config: Handoff,
+        device: Device,
+        store: Store,
+        outbox: Outbox,
+        publisher: Publisher | None = None,
+        *,
+        outward: bool = True,
     ) -> None:
         self._config = config
+        self._outward = outward
         self._device = device
         self._store = store
         self._outbox = outbox
@@ -82,9 +90,9 @@ class Announcer:
     async def announce(self) -> None:
         """Send what is due, by all channels beside each other; runs until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            if self._config.webhook:
+            if self._outward and self._config.webhook:
                 tasks.create_task(self._serve("webhook"), name="handoff:webhook")
-            if self._publisher is not None:
+            if self._outward and self._publisher is not None:
                 tasks.create_task(self._serve("mqtt"), name="handoff:mqtt")
 
     async def _serve(self, channel: Channel) -> None:

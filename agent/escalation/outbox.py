@@ -148,10 +148,17 @@ class Outbox:
     # ------------------------------------------------------------ to the cloud
 
     async def put(
-        self, inquiry: Inquiry, request: CloudRequest, restore: bytes, *, personal: bool, priority: int = 0
+        self,
+        inquiry: Inquiry,
+        request: CloudRequest,
+        restore: bytes,
+        *,
+        personal: bool,
+        priority: int = 0,
+        reason: str = "",
     ) -> None:
         """Take a question in; a lower ``priority`` goes first. Taken already: nothing happens. Raises StorageFull."""
-        row = _New(inquiry, personal, "waiting", "", request.expires_at, priority, _dump(request), restore)
+        row = _New(inquiry, personal, "waiting", reason, request.expires_at, priority, _dump(request), restore)
         await self._store.run(lambda db: self._insert(db, row))
 
     async def due(self, limit: int, busy: Collection[str] = ()) -> tuple[Waiting, ...]:

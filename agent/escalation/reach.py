@@ -1,0 +1,106 @@
+"""Everything between the assistant and those who may know better, built and opened in order: `reach` is what the daemon
+uses, the other modules do not know each other's constructors.
+
+    outbox.db, budget.db, audit.db -> paths (https, mqtt) -> Escalator, Announcer; then `Reach.run` as a task
+
+Nothing is connected without consent: no path is built unless ``escalation.enabled``, no announcement leaves a device
+whose policy is local-only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from agent.config import Config
+from agent.escalation import envelope
+from agent.escalation.audit import AuditLog
+from agent.escalation.budget import Budget
+from agent.escalation.endpoints import is_configured
+from agent.escalation.escalator import Escalator, Path, Recorder
+from agent.escalation.handoff import Announcer, notices
+from agent.escalation.https import Https
+from agent.escalation.link import MqttLink
+from agent.escalation.mqtt import MqttPath
+from agent.escalation.outbox import Outbox
+from agent.escalation.store import Store
+from agent.messages import CloudDelta, CloudReply, CloudRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The open parts. ``link`` None: no broker is configured; else the daemon enters it when all that listens on it is
+    there."""
+
+    escalator: Escalator
+    outbox: Outbox
+    announcer: Announcer
+    audit: AuditLog
+    budget: Budget
+    link: MqttLink | None
+
+    async def run(self) -> None:
+        """Deliver what waits and announce what people should know; runs until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.escalator.deliver(), name="escalation:deliver")
+            tasks.create_task(self.announcer.announce(), name="escalation:announce")
+
+
+class _Recorded:
+    """The path MQTT with its payload kept before it leaves."""
+
+    def __init__(self, path: MqttPath, recorder: Recorder) -> None:
+        self._path = path
+        self._recorder = recorder
+
+    def online(self) -> bool:
+        return self._path.online()
+
+    async def ask(self, request: CloudRequest, *, deadline_s: float) -> AsyncGenerator[CloudDelta | CloudReply, None]:
+        payload = envelope.encode_request(request)
+        await self._recorder.record(payload, key=request.key, path="mqtt", endpoint="gateway")
+        async with aclosing(self._path.ask(request, deadline_s=deadline_s)) as events:
+            async for event in events:
+                yield event
+
+
+@asynccontextmanager
+async def reach(config: Config, state: FilePath) -> AsyncIterator[Reach]:
+    """The parts over the files in ``state``. Raises ConfigError (endpoints, certificates), StorageFailed."""
+    consent = config.assistant.policy != "local-only"
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store(state / "outbox.db"))
+        budget = await stack.enter_async_context(Budget(state / "budget.db", config.escalation))
+        audit = await stack.enter_async_context(AuditLog(state / "audit.db"))
+        recorder = Recorder(audit)
+        link = _link(config)
+        paths: list[Path] = []
+        if consent and config.escalation.enabled:
+            for name in config.escalation.paths:
+                if name == "https" and is_configured(config.escalation):
+                    paths.append(await stack.enter_async_context(Https(config.escalation, recorder=recorder)))
+                elif name == "mqtt" and link is not None:
+                    paths.append(_Recorded(await stack.enter_async_context(MqttPath(link)), recorder))
+        outbox = Outbox(
+            store,
+            limit_bytes=config.escalation.outbox_mb << 20,
+            person_s=3600 * config.handoff.keep_hours,
+            notices=notices(config.handoff, mqtt=link is not None, outward=consent),
+        )
+        escalator = Escalator(
+            config.escalation, paths=paths, outbox=outbox, budget=budget, recorder=recorder, consent=consent
+        )
+        announcer = Announcer(config.handoff, config.device, store, outbox, link, outward=consent)
+        await stack.enter_async_context(announcer)
+        yield Reach(escalator, outbox, announcer, audit, budget, link)
+
+
+def _link(config: Config) -> MqttLink | None:
+    if not config.mqtt.host:
+        return None
+    name = f"outpost-{config.device.site}-{config.device.name}"
+    prefix = f"outpost/{config.device.site}/{config.device.name}"
+    return MqttLink(config.mqtt, client_id=name, prefix=prefix)
