@@ -126,20 +126,23 @@ class Escalator:
     async def status(self) -> EscalationStatus:
         return EscalationStatus(self.allowed(), self.online(), await self._outbox.status(), self._budget.spent())
 
-    async def ask(self, inquiry: Inquiry) -> AsyncGenerator[CloudDelta | CloudReply | Deferred, None]:
+    async def ask(
+        self, inquiry: Inquiry, *, deadline_s: float | None = None
+    ) -> AsyncGenerator[CloudDelta | CloudReply | Deferred, None]:
         """Pieces as they come, then one CloudReply, or Deferred: the question is on the disk and will be answered under
-        its event id. Texts are restored: they hold what the visitor wrote, not the placeholders.
+        its event id. ``deadline_s``: the asker waits no longer, where that is less than ``total_s``. Texts are restored: they hold what the visitor wrote, not the placeholders.
 
         Raises PrivacyFailed, BudgetExhausted, StorageFull, StorageFailed: nothing has left, nothing waits.
-        CloudRefused: the question is in a person's queue now. An asker that goes away before the end takes the question back.
+        CloudRefused: the question is in a person's queue now. An asker that goes away before the end takes it back.
         """
         request, restoration = await self._build(inquiry)
         hold = await self._budget.reserve(*self._estimate(request))
         event_id = inquiry.event_id
+        waits_s = min(self._config.total_s, deadline_s or self._config.total_s)
         self._busy.add(event_id)
         try:
             await self._outbox.put(inquiry, request, restoration.dump(), personal=self._is_personal(inquiry))
-            async with aclosing(self._answer(request, restoration, inquiry.session, self._config.total_s)) as events:
+            async with aclosing(self._answer(request, restoration, inquiry.session, waits_s)) as events:
                 async for event in events:
                     if isinstance(event, CloudReply):
                         await self._budget.settle(hold, event.usage, event.cost)
@@ -173,10 +176,11 @@ class Escalator:
         self._outbox.stir()
         return Deferred(inquiry.event_id, reason)
 
-    async def hand_over(self, inquiry: Inquiry, reason: str) -> None:
+    async def hand_over(self, inquiry: Inquiry, reason: str, *, private: bool = False) -> None:
         """Put a question into a person's queue on this device; what they answer is under its event id. Works without
-        consent, for nothing of it leaves. Raises StorageFull, StorageFailed."""
-        await self._outbox.hand_over(inquiry, reason, personal=self._is_personal(inquiry))
+        consent: the words of a ``private`` question, and of one that holds personal data, do not leave even to announce
+        it. Raises StorageFull, StorageFailed."""
+        await self._outbox.hand_over(inquiry, reason, personal=private or self._is_personal(inquiry))
 
     async def consult(self, inquiry: Inquiry) -> CloudReply:
         """The cloud's answer now or not at all: for audits, nobody waits for it and it is never kept. Raises what `ask`
