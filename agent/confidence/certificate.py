@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from agent.config import Promise, Risk, RouteName
-from agent.errors import ConfigError, StorageFailed, StorageFull
+from agent.errors import ConfigError, NotFound, StorageFailed, StorageFull
 
 SCHEMA: Final = 1
 SCORE_VERSION: Final = "1"
@@ -297,13 +297,25 @@ class Certificates:
         """Take a certificate back, durably; a new calibration makes another id. Raises StorageFull, StorageFailed."""
         revoked = self._revoked | {id: reason}
         try:
+            self._keep_revoked(revoked)
+        finally:
+            self._revoked = revoked  # even where it cannot be kept: this process has seen the evidence
+
+    def reinstate(self, id: str) -> None:
+        """Undo a revocation, durably. Raises NotFound where it is not revoked, StorageFull, StorageFailed."""
+        if id not in self._revoked:
+            raise NotFound(f"the certificate {id!r} is not revoked", remedy="`outpost status` names those that are.")
+        revoked = {other: reason for other, reason in self._revoked.items() if other != id}
+        self._keep_revoked(revoked)
+        self._revoked = revoked
+
+    def _keep_revoked(self, revoked: Mapping[str, str]) -> None:
+        try:
             self._folder.mkdir(parents=True, exist_ok=True)
             _write(self._folder / "revoked.json", json.dumps(revoked, indent=1, sort_keys=True).encode() + b"\n")
             _sync(self._folder)
         except OSError as error:
             raise _storage_error(self._folder, error) from error
-        finally:
-            self._revoked = revoked  # even where it cannot be kept: this process has seen the evidence
 
 
 def _shipped(folder: Path) -> list[Certificate]:
