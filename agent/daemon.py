@@ -41,6 +41,7 @@ from agent.engines.clients import TextClient, TrainingReport
 from agent.engines.pool import Pool
 from agent.engines.process import measure_pss
 from agent.errors import ConfigError, OutpostError, StorageFailed
+from agent.escalation.reach import reach
 from agent.installation import Installation
 from agent.knowledge.intents import IntentPack
 from agent.library import Library
@@ -124,6 +125,7 @@ class _Background:
     def start(self, tasks: asyncio.TaskGroup) -> None:
         self.tasks.append(tasks.create_task(self._prepare(), name="daemon:prepare"))
         self.tasks.append(tasks.create_task(self.services.library.keep_embedded(), name="daemon:embed"))
+        self.tasks.append(tasks.create_task(self.services.reach.run(), name="daemon:reach"))
 
     async def _prepare(self) -> None:
         for model in self.config.models.pinned:
@@ -180,6 +182,7 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             pool, library.embed, state / "intents", library.embedding_id, pinned=WORKER in config.models.pinned
         )
         text = TextClient(pool, config.models.text) if config.models.text else None
+        beyond = await stack.enter_async_context(reach(config, state))
         assistant = Assistant(
             config.assistant,
             retriever=library,
@@ -240,6 +243,7 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             metrics=metrics,
             certificates=certificates,
             calibrating=Calibrating(assistant, library, understanding, certificates, config.risk, dependencies),
+            reach=beyond,
             admission=Admission(config.server.queue),
             models=installation.models,
             ready=lambda: condition.ready,
@@ -249,6 +253,8 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             rescan=rescan,
         )
         metrics.observe_state(lambda: _gauges(services))
+        if beyond.link is not None:
+            await stack.enter_async_context(beyond.link)
         yield services, condition, _Background(services, condition, installation, config)
 
 
@@ -291,6 +297,7 @@ async def _feed_watchdog(services: Services) -> None:
 def _on_signals(server: uvicorn.Server, services: Services) -> None:
     def stop() -> None:
         services.admission.close()
+        services.reach.outbox.release()
         if server.should_exit:
             server.force_exit = True
         server.should_exit = True

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent.api import admin, calibration, knowledge, openai, pages, wire
+from agent.api import admin, calibration, events, knowledge, openai, pages, wire
 from agent.api.guard import Access, Guard, error_body, error_headers
 from agent.api.services import Services
 from agent.errors import InvalidRequest, NotFound, OutpostError
@@ -34,7 +34,7 @@ def create_app(services: Services, access: Access) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
-    for router in (openai.router, knowledge.router, admin.router, calibration.router, pages.router()):
+    for router in (openai.router, knowledge.router, admin.router, calibration.router, events.router, pages.router()):
         app.include_router(router)
     return _Counted(Guard(app, access), services)
 

@@ -1,4 +1,4 @@
-"""Documents, search, intents, sessions, feedback and events: our own endpoints beside OpenAI's.
+"""Documents, search, intents, sessions and feedback: our own endpoints beside OpenAI's (events: agent/api/events.py).
 
 Writing needs the operator's role (agent/api/guard.py).
 """
@@ -129,21 +129,3 @@ async def end_session(session: str, daemon: Daemon) -> None:
 async def feedback(body: FeedbackRequest, daemon: Daemon) -> None:
     await daemon.journal.rate(body.event_id, body.rating)
     daemon.metrics.feedback.labels(body.rating).inc()
-
-
-@router.get("/events/{id}")
-async def event(id: str, daemon: Daemon) -> JsonObject:
-    found = await daemon.journal.get(id)
-    return {
-        "id": found.id,
-        "at": found.at,
-        "decision": found.decision,
-        "reason": found.reason,
-        "route": found.route,
-        "answer_kind": found.answer_kind,
-        "confidence": found.confidence,
-        "language": found.language,
-        "intent": found.intent,
-        "timings_ms": dict(found.timings_ms),
-        "rating": found.rating,
-    }

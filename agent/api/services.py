@@ -22,6 +22,7 @@ from agent.config import Config
 from agent.engines.clients import EmbeddingClient, TextClient, TrainingReport
 from agent.engines.pool import Pool
 from agent.errors import Cancelled, OutpostError, UnknownModel
+from agent.escalation.reach import Reach
 from agent.library import Library
 from agent.messages import Answer, InstalledModel, Usage
 from agent.telemetry.journal import Journal
@@ -47,6 +48,7 @@ class Services:
     metrics: Metrics
     certificates: Certificates
     calibrating: Calibrating
+    reach: Reach
     admission: Admission
     models: Callable[[], Sequence[InstalledModel]]
     ready: Callable[[], bool]
@@ -95,7 +97,7 @@ async def attended(request: Request, work: Coroutine[None, None, _T], daemon: Se
 
     Raises Overloaded; Cancelled when the client went away (nobody is there to read it).
     """
-    return await _unless_gone(request.receive, _admitted(work, daemon))
+    return await unless_gone(request.receive, _admitted(work, daemon))
 
 
 async def _admitted(work: Coroutine[None, None, _T], daemon: Services) -> _T:
@@ -122,7 +124,7 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._admission.enter():
             try:
-                first = await _unless_gone(receive, _first(self._events))
+                first = await unless_gone(receive, _first(self._events))
                 self.body_iterator = _told(first, self._events)
                 await super().__call__(scope, receive, send)
             finally:
@@ -143,7 +145,7 @@ async def _told(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerat
         yield sse(error_body(error))
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[None, None, _T]) -> _T:
+async def unless_gone(receive: Receive, work: Coroutine[None, None, _T]) -> _T:
     """The result of ``work``, cancelled when the client goes away (Cancelled then)."""
     working = asyncio.create_task(work, name="request")
     watching = asyncio.create_task(_gone(receive), name="request:client")

@@ -235,6 +235,14 @@ class CalibrateAnswers(Wire):
     evidence: bool = Field(False, description="send back what every example gave")
 
 
+class HandoffAnswer(Wire):
+    """A person's answer to a question that was handed over; ``learn`` adds it to the knowledge base."""
+
+    text: str = Field(min_length=1, max_length=20_000)
+    by: str = Field("operator", min_length=1, max_length=100, description="who answers")
+    learn: bool = False
+
+
 class ModelRequest(Wire):
     model: str
 

@@ -130,7 +130,8 @@ class Escalator:
         self, inquiry: Inquiry, *, deadline_s: float | None = None
     ) -> AsyncGenerator[CloudDelta | CloudReply | Deferred, None]:
         """Pieces as they come, then one CloudReply, or Deferred: the question is on the disk and will be answered under
-        its event id. ``deadline_s``: the asker waits no longer, where that is less than ``total_s``. Texts are restored: they hold what the visitor wrote, not the placeholders.
+        its event id. Texts are restored: they hold what the visitor wrote, not the placeholders. ``deadline_s``: the
+        asker waits no longer, where that is less than ``total_s``.
 
         Raises PrivacyFailed, BudgetExhausted, StorageFull, StorageFailed: nothing has left, nothing waits.
         CloudRefused: the question is in a person's queue now. An asker that goes away before the end takes it back.

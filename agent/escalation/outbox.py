@@ -304,6 +304,11 @@ class Outbox:
                 self._watchers.pop(event_id, None)
         return await self.get(event_id)
 
+    def release(self) -> None:
+        """End every `watch` now, as if its time were up: the daemon stops."""
+        for id in tuple(self._watchers):
+            self._wake(id)
+
     async def status(self) -> OutboxStatus:
         def select(db: apsw.Connection) -> OutboxStatus:
             rows: list[Any] = db.execute("SELECT state, count(*) FROM inquiry GROUP BY state").fetchall()
