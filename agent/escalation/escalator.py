@@ -126,24 +126,27 @@ class Escalator:
     async def status(self) -> EscalationStatus:
         return EscalationStatus(self.allowed(), self.online(), await self._outbox.status(), self._budget.spent())
 
-    async def ask(
-        self, inquiry: Inquiry, *, deadline_s: float | None = None
-    ) -> AsyncGenerator[CloudDelta | CloudReply | Deferred, None]:
+    async def ask(self, inquiry: Inquiry) -> AsyncGenerator[CloudDelta | CloudReply | Deferred, None]:
         """Pieces as they come, then one CloudReply, or Deferred: the question is on the disk and will be answered under
-        its event id. Texts are restored: they hold what the visitor wrote, not the placeholders. ``deadline_s``: the
-        asker waits no longer, where that is less than ``total_s``.
+        its event id. Texts are restored: they hold what the visitor wrote, not the placeholders.
 
         Raises PrivacyFailed, BudgetExhausted, StorageFull, StorageFailed: nothing has left, nothing waits.
         CloudRefused: the question is in a person's queue now. An asker that goes away before the end takes it back.
         """
         request, restoration = await self._build(inquiry)
+        event_id, restore, personal = inquiry.event_id, restoration.dump(), self._is_personal(inquiry)
+        wait_s = self._config.total_s if inquiry.wait_s is None else min(inquiry.wait_s, self._config.total_s)
+        if wait_s <= 0 or not self.online():
+            reason = "deadline" if self.online() else "offline"
+            await self._outbox.put(inquiry, request, restore, personal=personal, reason=reason)
+            self._outbox.stir()
+            yield Deferred(event_id, reason)
+            return
         hold = await self._budget.reserve(*self._estimate(request))
-        event_id = inquiry.event_id
-        waits_s = min(self._config.total_s, deadline_s or self._config.total_s)
         self._busy.add(event_id)
         try:
-            await self._outbox.put(inquiry, request, restoration.dump(), personal=self._is_personal(inquiry))
-            async with aclosing(self._answer(request, restoration, inquiry.session, waits_s)) as events:
+            await self._outbox.put(inquiry, request, restore, personal=personal)
+            async with aclosing(self._answer(request, restoration, inquiry.session, wait_s)) as events:
                 async for event in events:
                     if isinstance(event, CloudReply):
                         await self._budget.settle(hold, event.usage, event.cost)
@@ -168,20 +171,12 @@ class Escalator:
             self._busy.discard(event_id)
             self._outbox.stir()
 
-    async def defer(self, inquiry: Inquiry, reason: str) -> Deferred:
-        """Store a question without asking at once, because there is no line or no time. Raises what `ask` raises, but
-        no CloudRefused."""
-        request, restoration = await self._build(inquiry)
-        personal = self._is_personal(inquiry)
-        await self._outbox.put(inquiry, request, restoration.dump(), personal=personal, reason=reason)
-        self._outbox.stir()
-        return Deferred(inquiry.event_id, reason)
-
-    async def hand_over(self, inquiry: Inquiry, reason: str, *, private: bool = False) -> None:
+    async def hand_over(self, inquiry: Inquiry, reason: str) -> None:
         """Put a question into a person's queue on this device; what they answer is under its event id. Works without
-        consent: the words of a ``private`` question, and of one that holds personal data, do not leave even to announce
-        it. Raises StorageFull, StorageFailed."""
-        await self._outbox.hand_over(inquiry, reason, personal=private or self._is_personal(inquiry))
+        consent: the words of a private question, and of one that holds personal data, do not leave even to announce it.
+        Raises StorageFull, StorageFailed."""
+        personal = reason == "private" or self._is_personal(inquiry)
+        await self._outbox.hand_over(inquiry, reason, personal=personal)
 
     async def consult(self, inquiry: Inquiry) -> CloudReply:
         """The cloud's answer now or not at all: for audits, nobody waits for it and it is never kept. Raises what `ask`
