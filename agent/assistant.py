@@ -1,93 +1,52 @@
 """The assistant: from a question to a decided answer (L2).
 
     clean -> language -> intent (an action or a set reply) -> retrieval -> two answerers, quote and generate
-          -> evidence with confidence -> routing.decide -> Answer, remembered in session and journal
+          -> evidence with confidence -> decision (agent/deciding.py): served locally | the cloud | later | a person
+          -> Answer, remembered in session and journal
 
-`Assistant.stream` yields stages while it works and one Answer at the end; `Assistant.answer` is that Answer alone. What
-the parts must be is declared here as Protocols; the daemon hands them in. A part that is missing or fails takes its
-route away and is named in ``Answer.notes``, it never takes the answer away: quotes need no SLM, keyword search needs no
-embedding.
+`Assistant.stream` yields stages while it works and one Answer at the end; `Assistant.answer` is that Answer alone;
+`Assistant.explain` goes as far as the decision and no further. What the parts must be is declared as Protocols, here,
+in agent/gathering.py (what the device itself can say) and in agent/deciding.py; the daemon hands them in. A part that
+is missing or fails takes its route away and is named in ``Answer.notes``, it never takes the answer away: quotes need
+no SLM, keyword search needs no embedding.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from agent import prompts
-from agent.confidence import provisional, routing, signals
 from agent.config import Assistant as AssistantConfig
-from agent.errors import OutpostError, StorageFailed, StorageFull
+from agent.config import Overrides
+from agent.deciding import Certificates, Decider, Escalator, Facts, Outcome, Verdict, asked
+from agent.errors import StorageFailed, StorageFull
+from agent.gathering import Candidate, Gatherer, Retriever, TextModel, Understanding, Work, since
 from agent.intake import bounded, clean
-from agent.knowledge.intents import Intent
-from agent.knowledge.language import Language, supported
 from agent.messages import (
-    Action,
     Answer,
     AnswerEvent,
-    ChatMessage,
     Evidence,
-    GenerationEnd,
-    GenerationRequest,
-    IntentResult,
-    Provisional,
+    Inquiry,
+    Piece,
     Question,
-    Quote,
-    Retrieval,
-    Sampling,
-    Source,
     Stage,
-    TextDelta,
-    TokenLogprob,
-    Usage,
 )
-from agent.sessions import Sessions, in_context
+from agent.sessions import Sessions
 from agent.telemetry.journal import Event, Journal
 from agent.telemetry.metrics import Metrics
 
-ANSWER_TOKENS = 96
 
+class People(Protocol):
+    """Who takes over what neither the device nor the cloud answers."""
 
-class TextModel(Protocol):
-    """The SLM of the assistant."""
-
-    @property
-    def model(self) -> str: ...
-
-    def generate(
-        self, request: GenerationRequest, *, deadline_s: float
-    ) -> AsyncGenerator[TextDelta | GenerationEnd, None]: ...
-
-    async def forget(self) -> None: ...
-
-
-class Retriever(Protocol):
-    """Search in a collection; says by ``Retrieval.mode`` whether embeddings took part."""
-
-    async def retrieve(self, question: str, collection: str) -> Retrieval: ...
-
-
-class Understanding(Protocol):
-    """Language and intent of an utterance; no intent where no pack is in use."""
-
-    async def identify(self, text: str) -> Language: ...
-
-    async def classify(self, text: str) -> tuple[IntentResult, Intent] | None: ...
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """One answer that could be served, with the evidence for it."""
-
-    evidence: Evidence
-    text: str
-    sources: tuple[Source, ...] = ()
-    intent: Intent | None = None
-    action: Action | None = None
+    async def hand_over(self, inquiry: Inquiry, reason: str) -> None:
+        """Put a question into a person's queue; one that is there stays as it is. Raises StorageFull, StorageFailed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +65,16 @@ class Examination:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Work:
-    """What is known so far of the question in hand."""
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a question would be answered: the Answer as far as the device alone can say it (not recorded anywhere; its
+    text is empty where the cloud would be asked), the verdict, what every candidate of it says, and ``skipped``: why
+    the SLM was not asked."""
 
-    question: Question
-    text: str
-    window: tuple[ChatMessage, ...]
-    started: float
-    language: str = "en"
-    language_supported: bool = True
-    intent: str | None = None
-    person_requested: bool = False
-    retrieval: Retrieval | None = None
-    candidates: list[_Candidate] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    model: str | None = None
-    notes: list[str] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
+    answer: Answer
+    verdict: Verdict
+    texts: tuple[str, ...]
+    skipped: str | None
 
 
 class Assistant:
@@ -139,14 +90,22 @@ class Assistant:
         journal: Journal,
         metrics: Metrics,
         deadline_s: float,
+        overrides: Overrides | None = None,
+        certificates: Certificates | None = None,
+        escalator: Escalator | None = None,
+        people: People | None = None,
     ) -> None:
         self._config = config
-        self._retriever = retriever
         self._text = text
-        self._understanding = understanding
+        self._gatherer = Gatherer(
+            config, retriever=retriever, text=text, understanding=understanding, deadline_s=deadline_s
+        )
         self._journal = journal
         self._metrics = metrics
         self._deadline_s = deadline_s
+        self._escalator = escalator
+        self._people = people
+        self._decider = Decider(config, overrides or Overrides(), certificates, escalator)
         self._cache_is_stale = False
         self.sessions = Sessions(config.session_turns, config.session_idle_s)
 
@@ -182,147 +141,78 @@ class Assistant:
         """What every route would answer, found as for a visitor; nothing is decided, remembered or recorded. For
         calibration, whose evidence must be that of the real pipeline. Raises as `answer`."""
         work = self._begun(question)
-        async with aclosing(self._gather(work)) as events:
+        async with aclosing(self._gatherer.gather(work)) as events:
             async for _ in events:
                 pass
         answers = tuple(Examined(candidate.evidence, candidate.text) for candidate in work.candidates)
         return Examination(answers, tuple(work.notes))
 
-    async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
-        """Stages, provisional text where the question allows it, then exactly one Answer."""
+    async def explain(self, question: Question) -> Explanation:
+        """How this question would be answered now. Everything on the device is done as for a visitor, nothing outside
+        of it, and nothing is remembered or recorded. Raises as `answer`."""
         work = self._begun(question)
-        async with aclosing(self._gather(work)) as events:
-            async for event in events:
+        async with aclosing(self._gatherer.gather(work, lambda quote: self._doomed(work, quote))) as events:
+            async for _ in events:
+                pass
+        verdict = self._decider.decide([c.evidence for c in work.candidates], self._facts(work))
+        answer = self._answer(work, verdict)
+        if answer.decision in ("escalated", "deferred"):
+            answer = replace(answer, text="")
+        return Explanation(answer, verdict, tuple(c.text for c in work.candidates), work.skipped)
+
+    async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
+        """Stages, provisional text where the question allows it, the cloud's words as they come, then exactly one
+        Answer."""
+        work = self._begun(question)
+        async with aclosing(self._gatherer.gather(work, lambda quote: self._doomed(work, quote))) as gathering:
+            async for event in gathering:
                 yield event
-        answer = self._decide(work)
+        verdict = self._decider.decide([c.evidence for c in work.candidates], self._facts(work))
+        answer = self._answer(work, verdict)
+        if self._escalator is not None and answer.decision in ("escalated", "deferred"):
+            yield Stage("asking")
+            async with aclosing(self._ask_cloud(work, verdict, answer, self._escalator)) as asking:
+                async for told in asking:
+                    if isinstance(told, Answer):
+                        answer = told
+                    else:
+                        yield told
+        if answer.decision == "handoff":
+            answer = await self._handed_over(work, answer)
+        answer = replace(answer, timings_ms=_rounded({**work.timings, "total": since(work.started)}))
         self.sessions.remember(question.session, work.text, answer.text)
         answer = await self._recorded(answer)
         self._observe(answer)
         yield answer
 
-    def _begun(self, question: Question) -> _Work:
+    def _begun(self, question: Question) -> Work:
         text = clean(question.text, self._config.max_question_chars)
         window = question.history or self.sessions.window(question.session)
         turns = bounded(window, self._config.session_turns, self._config.max_question_chars)
-        return _Work(question, text, turns, time.perf_counter())
+        collection = question.collection or self._config.collection
+        return Work(question, text, turns, time.perf_counter(), f"evt-{uuid.uuid4().hex}", collection)
 
-    async def _gather(self, work: _Work) -> AsyncGenerator[Stage | Provisional, None]:
-        """All candidates with their evidence, into ``work``."""
-        yield Stage("understanding")
-        await self._understand(work)
-        if self._wants_documents(work):
-            yield Stage("searching")
-            await self._search(work)
-            if self._text is not None and work.retrieval is not None and work.retrieval.quotes:
-                yield Stage("reading")
-                async with aclosing(self._generate(work, self._text)) as provisional_texts:
-                    async for provisional_text in provisional_texts:
-                        yield provisional_text
+    def _doomed(self, work: Work, quote: Evidence) -> str | None:
+        return self._decider.doomed(quote, self._facts(work))
 
-    # ------------------------------------------------------------ understanding
-
-    async def _understand(self, work: _Work) -> None:
-        started = time.perf_counter()
-        if self._understanding is not None:
-            try:
-                guess = await self._understanding.identify(work.text)
-                work.language_supported = supported(guess, self._config.languages)
-                work.language = self._config.languages[0] if work.language_supported else guess.code
-                if guess.code in self._config.languages:
-                    work.language = guess.code
-                if work.language_supported and (match := await self._understanding.classify(work.text)):
-                    self._take_intent(work, *match)
-            except OutpostError as error:
-                work.notes.append(f"language and intents unavailable: {error.code}")
-        work.timings["understand"] = _since(started)
-
-    def _take_intent(self, work: _Work, result: IntentResult, intent: Intent) -> None:
-        features = signals.intent(result)
-        confidence = provisional.confidence("intent", features)
-        if confidence < self._config.min_confidence:
-            return
-        work.intent = intent.name
-        work.person_requested = intent.handoff
-        action = Action(intent.action, dict(result.slots)) if intent.action else None
-        work.candidates.append(
-            _Candidate(
-                Evidence("intent", features, confidence), intent.reply(result.slots), intent=intent, action=action
-            )
+    def _facts(self, work: Work) -> Facts:
+        return Facts(
+            collection=work.collection,
+            intent=work.intent,
+            language_supported=work.language_supported,
+            person_requested=work.person_requested,
+            privacy=work.question.privacy,
+            ends=work.started + min(self._deadline_s, work.question.deadline_s or self._deadline_s),
         )
-
-    @staticmethod
-    def _wants_documents(work: _Work) -> bool:
-        return work.language_supported and not work.candidates
-
-    # ------------------------------------------------------------ the knowledge route
-
-    async def _search(self, work: _Work) -> None:
-        started = time.perf_counter()
-        query = in_context(work.text, work.window)
-        collection = work.question.collection or self._config.collection
-        work.retrieval = await self._retriever.retrieve(query, collection)
-        if work.retrieval.mode == "keyword":
-            work.notes.append("keyword search only: embeddings are missing")
-        if work.retrieval.quotes:
-            features = signals.quote(query, work.retrieval)
-            best = work.retrieval.quotes[0]
-            evidence = Evidence("quote", features, provisional.confidence("quote", features))
-            work.candidates.append(_Candidate(evidence, best.text, (_source(best),)))
-        work.timings["search"] = _since(started)
-
-    async def _generate(self, work: _Work, model: TextModel) -> AsyncGenerator[Provisional, None]:
-        """Let the SLM answer from the best quotes; a refusal is evidence against the quote, never an answer."""
-        assert work.retrieval is not None
-        started = time.perf_counter()
-        quotes = work.retrieval.quotes[: prompts.PASSAGES]
-        query = in_context(work.text, work.window)
-        sampling = replace(work.question.sampling or Sampling(max_tokens=ANSWER_TOKENS), logprobs=2)
-        request = GenerationRequest(sampling, prompts.grounded(query, quotes, work.window))
-        pieces: list[str] = []
-        tokens: list[TokenLogprob] = []
-        try:
-            async with aclosing(model.generate(request, deadline_s=self._deadline_s)) as events:
-                async for event in events:
-                    if isinstance(event, GenerationEnd):
-                        work.usage = event.usage
-                        continue
-                    pieces.append(event.text)
-                    tokens.extend(event.logprobs)
-                    if work.question.stream_provisional and event.text:
-                        yield Provisional(event.text)
-        except OutpostError as error:
-            work.notes.append(f"no generated answer: {error.code}")
-        else:
-            work.model = model.model
-            self._weigh(work, query, "".join(pieces).strip(), tokens, quotes)
-        work.timings["generate"] = _since(started)
-
-    @staticmethod
-    def _weigh(work: _Work, query: str, text: str, tokens: Sequence[TokenLogprob], quotes: Sequence[Quote]) -> None:
-        assert work.retrieval is not None
-        refused = prompts.is_refusal(text)
-        features = signals.generated(query, text, tokens, work.retrieval, refused=refused)
-        quote = next((c for c in work.candidates if c.evidence.route == "quote"), None)
-        if quote is not None:
-            agreed = {**quote.evidence.features, **signals.agreement(quote.text, text, refused=refused)}
-            quote.evidence = Evidence("quote", agreed, provisional.confidence("quote", agreed))
-        if not refused:
-            evidence = Evidence("generated", features, provisional.confidence("generated", features))
-            work.candidates.append(_Candidate(evidence, text, tuple(_source(q) for q in quotes)))
 
     # ------------------------------------------------------------ the decision
 
-    def _decide(self, work: _Work) -> Answer:
-        route = routing.decide(
-            [candidate.evidence for candidate in work.candidates],
-            routing.Circumstances(
-                self._config.policy, self._config.min_confidence, work.language_supported, work.person_requested
-            ),
-        )
-        best = max((candidate.evidence.confidence for candidate in work.candidates), default=0.0)
-        work.timings["total"] = _since(work.started)
+    def _answer(self, work: Work, verdict: Verdict) -> Answer:
+        """What is said by the verdict; an interim answer where that is for the cloud or a person to know."""
+        route = verdict.route
+        best = max((candidate.confidence for candidate in verdict.candidates), default=0.0)
         answer = Answer(
-            event_id=f"evt-{uuid.uuid4().hex}",
+            event_id=work.event_id,
             text=self._config.handoff_text,
             decision=route.decision.kind,
             reason=route.decision.reason,
@@ -333,21 +223,63 @@ class Assistant:
             notes=(*work.question.notes, *work.notes),
             model=work.model,
             usage=work.usage,
-            timings_ms={name: round(value, 2) for name, value in work.timings.items()},
+            timings_ms=_rounded({**work.timings, "total": since(work.started)}),
         )
-        served = next((c for c in work.candidates if route.served is not None and c.evidence is route.served), None)
-        if served is None:
-            said = next((c.text for c in work.candidates if work.person_requested and c.text), answer.text)
-            return replace(answer, text=said)
-        kind = "action" if served.evidence.route == "intent" else served.evidence.route
-        return replace(
-            answer,
-            text=served.text or "OK.",
-            answer_kind=kind if kind in ("quote", "generated", "action") else None,
-            route=served.evidence.route,
-            confidence=round(served.evidence.confidence, 4),
-            sources=served.sources,
-            action=served.action,
+        for candidate, weighed in zip(work.candidates, verdict.candidates, strict=True):
+            if weighed is route.served:
+                return _served(answer, candidate, weighed, verdict.certificate)
+        if route.barrier is not None and route.cause not in (None, route.decision.reason):
+            answer = replace(answer, notes=(*answer.notes, f"not answered by the device: {route.cause}"))
+        said = next((c.text for c in work.candidates if work.person_requested and c.text), answer.text)
+        return replace(answer, text=said)
+
+    async def _ask_cloud(
+        self, work: Work, verdict: Verdict, answer: Answer, escalator: Escalator
+    ) -> AsyncGenerator[Piece | Answer, None]:
+        """The cloud's words as they come, then the answer as it is now."""
+        started = time.perf_counter()
+        decision = verdict.route.decision
+        wait_s = 0.0 if decision.kind == "deferred" else self._facts(work).left_s
+        async with aclosing(asked(escalator, self._inquiry(work, wait_s), decision)) as events:
+            async for event in events:
+                if isinstance(event, Outcome):
+                    work.timings["escalate"] = since(started)
+                    yield self._after(answer, event)
+                else:
+                    yield event
+
+    def _after(self, answer: Answer, outcome: Outcome) -> Answer:
+        """The answer with what came of asking the cloud."""
+        notes = answer.notes if outcome.note is None else (*answer.notes, outcome.note)
+        answer = replace(answer, decision=outcome.decision.kind, reason=outcome.decision.reason, notes=notes)
+        if outcome.reply is not None:
+            return replace(answer, text=outcome.reply.text, answer_kind="cloud", cloud=outcome.reply)
+        if outcome.decision.kind == "deferred":
+            return replace(answer, text=self._config.deferred_text.replace("{event_id}", answer.event_id))
+        return answer
+
+    async def _handed_over(self, work: Work, answer: Answer) -> Answer:
+        """The answer, once its question is in a person's queue; where that fails the visitor is told all the same whom
+        to ask."""
+        if self._people is None:
+            return answer
+        try:
+            await self._people.hand_over(self._inquiry(work, None), answer.reason)
+        except (StorageFull, StorageFailed) as error:
+            return replace(answer, notes=(*answer.notes, f"not in the queue for a person: {error.code}"))
+        return answer
+
+    @staticmethod
+    def _inquiry(work: Work, wait_s: float | None) -> Inquiry:
+        return Inquiry(
+            event_id=work.event_id,
+            text=work.text,
+            session=work.question.session,
+            passages=work.retrieval.quotes[: prompts.PASSAGES] if work.retrieval else (),
+            history=work.window,
+            language=work.language,
+            collection=work.collection,
+            wait_s=wait_s,
         )
 
     async def _recorded(self, answer: Answer) -> Answer:
@@ -367,8 +299,23 @@ class Assistant:
                 self._metrics.stage_seconds.labels(stage).observe(milliseconds / 1000)
 
 
-def _source(quote: Quote) -> Source:
-    return Source(quote.document, quote.title, quote.heading, quote.text, round(quote.score, 4))
+def _served(answer: Answer, candidate: Candidate, evidence: Evidence, certificate: str | None) -> Answer:
+    """The answer as this candidate gives it, with its evidence as it was weighed."""
+    kind = "action" if evidence.route == "intent" else evidence.route
+    return replace(
+        answer,
+        text=candidate.text or "OK.",
+        answer_kind=kind if kind in ("quote", "generated", "action") else None,
+        route=evidence.route,
+        confidence=round(evidence.confidence, 4),
+        sources=candidate.sources,
+        action=candidate.action,
+        certificate=certificate,
+    )
+
+
+def _rounded(timings: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in timings.items()}
 
 
 def _event(answer: Answer) -> Event:
@@ -383,7 +330,3 @@ def _event(answer: Answer) -> Event:
         intent=answer.intent,
         timings_ms=answer.timings_ms,
     )
-
-
-def _since(started: float) -> float:
-    return 1000 * (time.perf_counter() - started)

@@ -70,6 +70,10 @@ class Assistant(_Section):
     handoff_text: str = Field(
         "I can't answer that for certain. Please ask a member of staff.", description="said when a person must answer"
     )
+    deferred_text: str = Field(
+        "I can't answer that right now. I have passed your question on; its answer will be kept under {event_id}.",
+        description="said when the cloud will answer later; {event_id} becomes the id of the question",
+    )
 
 
 class Models(_Section):

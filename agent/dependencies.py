@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from agent import prompts
-from agent.assistant import ANSWER_TOKENS
 from agent.confidence.certificate import SCORE_VERSION
 from agent.config import RouteName
 from agent.errors import StorageFailed
+from agent.gathering import ANSWER_TOKENS
 from agent.knowledge import retrieval
 from agent.knowledge.intents import IntentPack
 from agent.messages import InstalledModel, Quote

@@ -19,8 +19,8 @@ from fastapi.responses import JSONResponse, Response
 
 from agent.api.services import ASSISTANT, EventStream, Services, attended
 from agent.api.wire import SSE_DONE, ChatRequest, JsonObject, OutpostOptions, sse, usage_object
-from agent.assistant import ANSWER_TOKENS
 from agent.errors import InvalidRequest
+from agent.gathering import ANSWER_TOKENS
 from agent.messages import Answer, ChatMessage, Piece, Provisional, Question, Role, Sampling, Stage
 
 _RAW_ONLY = (
