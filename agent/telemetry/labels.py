@@ -42,10 +42,9 @@ _MIGRATIONS = (
     CREATE TABLE day (day TEXT PRIMARY KEY, audits INTEGER NOT NULL);
     CREATE TABLE seed (value TEXT NOT NULL);
     CREATE TABLE example (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, session TEXT, body TEXT NOT NULL
+        number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, session TEXT, body TEXT NOT NULL
     );
     CREATE INDEX audit_place ON audit (place);
-    CREATE INDEX example_event ON example (event_id);
     """,
 )
 
@@ -248,11 +247,13 @@ class Labels:
     # ------------------------------------------------------------ examples
 
     async def add_example(self, event_id: str, session: str | None, example: Example) -> None:
-        """Keep an example where the operator allows it; the oldest beyond the limit go."""
+        """Keep an event's example where the operator allows it; the oldest beyond the limit go."""
 
         def work(db: apsw.Connection) -> None:
             body = json.dumps(asdict(example), ensure_ascii=False)
-            db.execute("INSERT INTO example (event_id, session, body) VALUES (?, ?, ?)", (event_id, session, body))
+            db.execute(
+                "INSERT OR REPLACE INTO example (event_id, session, body) VALUES (?, ?, ?)", (event_id, session, body)
+            )
             db.execute("DELETE FROM example WHERE number <= (SELECT max(number) FROM example) - ?", (self._keep,))
 
         if self._keep:

@@ -64,7 +64,10 @@ class Metrics:
             "outpost_journal_failures", "Answers that could not be written down", registry=self.registry
         )
         self.audits = Counter(
-            "outpost_live_risk_audits", "Audits of local answers by outcome", ["route", "outcome"], registry=self.registry
+            "outpost_live_risk_audits",
+            "Audits of local answers by outcome",
+            ["route", "outcome"],
+            registry=self.registry,
         )
         self.live_risk = {
             name: Gauge(f"outpost_live_risk_{name}", text, ["route"], registry=self.registry)

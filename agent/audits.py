@@ -1,0 +1,484 @@
+"""Keeping the promise while the device runs: some local answers are judged, and a broken promise is revoked (L2).
+
+    saw (every answer) -> drift of the confidences
+                       -> a share of what was served locally waits in labels.db
+    run (at idle)      -> the cloud is asked the same -> agreement -> label -> live risk -> revoked, once it is too high
+    judged (feedback)  -> label, where the operator allows it
+
+Which answers are audited depends on a seed that the device drew once and on the event id only, never on what is asked
+or answered: else the labels would be about other answers than those that the promise is about. More than a day's
+budget is never waiting; what is left out then is drawn evenly, too. Nothing is audited that may not leave the device.
+The question is erased with its audit, whatever comes of it, a day later at the latest.
+
+Quotes and generated answers are audited. An intent's replies and actions are the operator's own words, which no cloud
+can compare itself with: their live risk stands on visitors' judgements alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, cast
+
+from pydantic import TypeAdapter
+
+from agent.confidence.certificate import ROUTES, Certificate, Standing
+from agent.confidence.live import Judge, LiveRisk, Sequence, Source
+from agent.config import Promise, Risk, RouteName
+from agent.errors import BudgetExhausted, CloudRefused, CloudUnavailable, PrivacyFailed, StorageFailed, StorageFull
+from agent.messages import Answer, CloudReply, Evidence, Inquiry
+from agent.prompts import is_refusal
+from agent.telemetry.drift import Drift, Window
+from agent.telemetry.journal import Event, Journal, Rating
+from agent.telemetry.labels import Example, Labels, Waiting
+from agent.telemetry.metrics import Metrics
+
+AUDITED: Final = ("quote", "generated")
+KEEP_S: Final = 24 * 3600.0
+"""How long a question waits for its audit at most."""
+_PAUSE_S: Final = 1.0
+_QUIET_PAUSES: Final = 3
+"""Pauses without a question after which the device counts as idle."""
+_WINDOW_PAUSES: Final = 30
+"""Pauses between two moments at which the confidences are written down: a kill loses that many seconds of them."""
+_AGAIN_S: Final = 300.0
+_INQUIRY: Final = TypeAdapter(Inquiry)
+_log = logging.getLogger("outpost.audits")
+
+Outcome = Literal["alike", "different", "refused", "unavailable"]
+
+
+class Cloud(Protocol):
+    """Who is asked (agent/escalation/escalator.py)."""
+
+    def allowed(self) -> str | None: ...
+
+    def online(self) -> bool: ...
+
+    async def consult(self, inquiry: Inquiry) -> CloudReply:
+        """The answer now or not at all, kept nowhere. Raises CloudUnavailable, CloudRefused, PrivacyFailed,
+        BudgetExhausted."""
+        ...
+
+
+class Certificates(Protocol):
+    """What is promised now (agent/confidence/certificate.py)."""
+
+    def current(self, route: RouteName) -> Standing: ...
+
+    def revoke(self, id: str, reason: str) -> None: ...
+
+    def reinstate(self, id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An answer that the device had, served or not."""
+
+    evidence: Evidence
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A question that has been answered. ``inquiry`` is what the cloud is asked or would be; ``barrier`` why it may not
+    be asked this at all (routing.Circumstances.barrier)."""
+
+    answer: Answer
+    inquiry: Inquiry
+    candidates: tuple[Candidate, ...]
+    barrier: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """A route's promise as it is kept. ``certificate`` None: what is served uncertified is watched, and nothing can be
+    revoked. ``revoked`` says why it was."""
+
+    route: RouteName
+    certificate: str | None
+    epsilon: float
+    delta: float
+    risk: LiveRisk
+    revoked: str | None
+    drift: Drift | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStatus:
+    """``barrier``: why no audits are made, None where they are."""
+
+    routes: tuple[RouteStatus, ...]
+    barrier: str | None
+    waiting: int
+    today: int
+    per_day: int
+    examples: int
+
+
+class Audits:
+    """See the module. `open` comes first, `run` is the daemon's task. ``agree`` compares the device's answer (first)
+    with the cloud's; ``judges`` holds its errors and the cloud's. ``busy`` says whether anybody is being answered."""
+
+    def __init__(
+        self,
+        risk: Risk,
+        *,
+        labels: Labels,
+        certificates: Certificates,
+        cloud: Cloud | None,
+        agree: Callable[[str, str], bool],
+        judges: Mapping[Source, Judge],
+        journal: Journal,
+        metrics: Metrics,
+        busy: Callable[[], bool],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._risk = risk
+        self._labels = labels
+        self._certificates = certificates
+        self._cloud = cloud
+        self._agree = agree
+        self._judges = judges
+        self._journal = journal
+        self._metrics = metrics
+        self._busy = busy
+        self._clock = clock
+        self._states: dict[str, dict[str, Any]] = {}
+        self._windows: dict[str, Window] = {}
+        self._kept_windows: dict[str, bytes] = {}
+        self._stale: set[str] = set()
+        self._counting = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Take up what is on the disk, and revoke what should have been before a crash. Raises StorageFailed,
+        StorageFull."""
+        self._states = await self._labels.sequences()
+        self._kept_windows = await self._labels.windows()
+        for state in self._states.values():
+            await self._judge_promise(state)
+        if self._cloud is None or self._cloud.allowed() == "escalation_disabled":
+            await self._labels.drop_before(float("inf"))  # consent was withdrawn
+
+    # ------------------------------------------------------------ while answers are given
+
+    async def saw(self, seen: Seen) -> None:
+        """Take note of an answer. Raises StorageFull, StorageFailed: then it has no part in what is watched."""
+        self._watch_scores(seen)
+        answer, event_id = seen.answer, seen.answer.event_id
+        if answer.answer_kind == "cloud":
+            await self._learn_from_escalation(seen)
+        if answer.decision not in ("local", "action") or answer.route not in ROUTES:
+            return
+        if self._risk.feedback_labels:
+            await self._labels.remember_served(event_id, answer.route, answer.certificate)
+        place = self._place(event_id)
+        if place >= self._risk.audit_share or answer.route not in AUDITED or not self._may_leave(seen):
+            return
+        evidence = next(c.evidence for c in seen.candidates if c.evidence.route == answer.route)
+        now = self._clock()
+        waiting = Waiting(
+            event_id=event_id,
+            at=now,
+            place=place,
+            session=seen.inquiry.session,
+            next_try=now,
+            route=answer.route,
+            certificate=answer.certificate,
+            inquiry=_INQUIRY.dump_json(seen.inquiry).decode(),
+            answer=answer.text,
+            confidence=evidence.confidence,
+            features=evidence.features,
+        )
+        await self._labels.put(waiting, self._risk.audits_per_day)
+
+    async def judged(self, event_id: str, rating: Rating) -> bool:
+        """Count a visitor's judgement as a label, the first of an answer that nobody else judges; whether it counted.
+        Raises StorageFull, StorageFailed."""
+        if not self._risk.feedback_labels:
+            return False
+        async with self._counting:
+            found = await self._labels.to_judge(event_id)
+            if found is not None:
+                await self._count(event_id, *found, "visitor", rating == "wrong")
+        return found is not None
+
+    async def forget(self, session: str) -> int:
+        """Erase what a session asked; how much that was."""
+        return await self._labels.forget(session)
+
+    def _place(self, event_id: str) -> float:
+        """An even draw from 0..1, the same for the same seed and event."""
+        drawn = hashlib.sha256(f"{self._labels.seed} {event_id}".encode()).digest()
+        return int.from_bytes(drawn[:8], "big") / 2**64
+
+    def _may_leave(self, seen: Seen) -> bool:
+        return self._cloud is not None and seen.barrier in (None, "budget_exhausted")
+
+    async def _learn_from_escalation(self, seen: Seen) -> None:
+        """The cloud's answer judges what the device would have said."""
+        held = [c for c in seen.candidates if c.evidence.route in AUDITED]
+        best = max(held, key=lambda c: c.evidence.confidence, default=Candidate(Evidence("none", {}, 0.0), ""))
+        right = bool(best.text) and self._agree(best.text, seen.answer.text)
+        example = _example(
+            seen.inquiry,
+            (best.text, best.evidence),
+            seen.answer.text,
+            right=right,
+            source="escalation",
+            share=1.0,
+            at=self._clock(),
+        )
+        await self._labels.add_example(seen.answer.event_id, seen.inquiry.session, example)
+
+    # ------------------------------------------------------------ audits
+
+    async def run(self) -> None:
+        """Audit at idle; runs until it is cancelled."""
+        quiet = pauses = 0
+        try:
+            while True:
+                await asyncio.sleep(_PAUSE_S)
+                pauses += 1
+                quiet = 0 if self._busy() else quiet + 1
+                try:
+                    if pauses % _WINDOW_PAUSES == 0:
+                        await self._keep_windows()
+                    if quiet >= _QUIET_PAUSES:
+                        await self.audit()
+                except (StorageFull, StorageFailed) as error:  # tried again in a moment; the daemon goes on
+                    _log.warning("live risk: %s", error)
+        finally:
+            await self._keep_windows()
+
+    async def audit(self) -> Outcome | None:
+        """Audit the next waiting answer; None where there is none, or nothing may be asked now. Raises StorageFull,
+        StorageFailed."""
+        await self._labels.drop_before(self._clock() - KEEP_S)
+        if self._cloud is None or self._cloud.allowed() is not None or not self._cloud.online():
+            return None
+        waiting = await self._labels.due()
+        if waiting is None:
+            return None
+        if waiting.certificate not in (None, self._current_id(cast(RouteName, waiting.route))):
+            await self._labels.drop(waiting.event_id)  # its certificate is in force no more
+            return None
+        if not await self._labels.spend(self._today(), self._risk.audits_per_day):
+            return None
+        outcome = await self._ask(self._cloud, waiting)
+        self._metrics.audits.labels(waiting.route, outcome).inc()
+        return outcome
+
+    async def _ask(self, cloud: Cloud, waiting: Waiting) -> Outcome:
+        inquiry = _INQUIRY.validate_json(waiting.inquiry)
+        try:
+            reply = await cloud.consult(inquiry)
+        except (CloudUnavailable, BudgetExhausted) as error:
+            await self._labels.postpone(waiting.event_id, self._clock() + (error.retry_after_s or _AGAIN_S))
+            return "unavailable"
+        except (CloudRefused, PrivacyFailed):
+            await self._labels.drop(waiting.event_id)
+            return "refused"
+        alike = self._agree(waiting.answer, reply.text)
+        example = _example(
+            inquiry,
+            (waiting.answer, Evidence(cast(RouteName, waiting.route), waiting.features, waiting.confidence)),
+            reply.text,
+            right=alike,
+            source="audit",
+            share=self._risk.audit_share,
+            at=self._clock(),
+        )
+        await self._labels.add_example(waiting.event_id, waiting.session, example)
+        async with self._counting:
+            await self._count(waiting.event_id, waiting.route, waiting.certificate, "cloud", not alike)
+        return "alike" if alike else "different"
+
+    def _today(self) -> str:
+        return time.strftime("%Y-%m-%d", time.gmtime(self._clock()))
+
+    # ------------------------------------------------------------ the promise
+
+    async def _count(self, event_id: str, route: str, certificate: str | None, source: Source, wrong: bool) -> None:
+        """One label into its sequence. What is in memory is what is on the disk, also where that fails."""
+        key = certificate or f"{route} uncertified"
+        state = self._states.get(key) or self._fresh(cast(RouteName, route), certificate)
+        sequence = self._sequence(state)
+        sequence.add(source, wrong)
+        state = {**state, "sequence": sequence.state()}
+        await self._labels.settle(event_id, key, state)
+        self._states[key] = state
+        self._show(route, sequence.risk())
+        await self._judge_promise(state)
+
+    def _fresh(self, route: RouteName, certificate: str | None) -> dict[str, Any]:
+        promise = self._risk.promise(route)
+        held = self._standing(route).certificate
+        if held is not None and held.id == certificate:
+            promise = Promise(epsilon=held.epsilon, delta=held.delta)
+        terms = {"epsilon": promise.epsilon, "delta": promise.delta}
+        return {"route": route, "certificate": certificate, **terms, "sequence": {}}
+
+    def _sequence(self, state: Mapping[str, Any]) -> Sequence:
+        promise = Promise(epsilon=state["epsilon"], delta=state["delta"])
+        return Sequence.restore(state["sequence"], promise, self._judges)
+
+    async def _judge_promise(self, state: Mapping[str, Any]) -> None:
+        """Revoke the certificate whose promise does not hold. The labels are on the disk already, so that a crash in
+        between leads here again."""
+        route, id = cast(RouteName, state["route"]), state["certificate"]
+        sequence = self._sequence(state)
+        self._show(route, sequence.risk())
+        if not sequence.broken or id is None or self._current_id(route) != id:
+            return
+        reason = _reason(sequence.risk(), state["epsilon"])
+        await asyncio.to_thread(self._certificates.revoke, id, reason)
+        self._metrics.revoked.labels(route).inc()
+        _log.warning("certificate %s is revoked: %s", id, reason)
+        await self._journal.record(
+            Event(f"evt-{uuid.uuid4().hex}", "revoked", "live_risk", route, 0.0, "", intent=None)
+        )
+
+    async def reinstate(self, id: str) -> None:
+        """Trust a revoked certificate again, with its live evidence begun anew. Raises NotFound where it is not
+        revoked, StorageFull, StorageFailed."""
+        async with self._counting:
+            await asyncio.to_thread(self._certificates.reinstate, id)
+            await self._labels.restart(id)
+            self._states.pop(id, None)
+
+    def _standing(self, route: RouteName) -> Standing:
+        try:
+            return self._certificates.current(route)
+        except StorageFailed as error:  # what it depends on cannot be read, so nobody knows that it holds
+            return Standing(None, "certificate_unreadable", str(error))
+
+    def _current_id(self, route: RouteName) -> str | None:
+        certificate = self._standing(route).certificate
+        return certificate.id if certificate is not None else None
+
+    def _show(self, route: str, risk: LiveRisk) -> None:
+        self._metrics.live_risk["lower"].labels(route).set(risk.lower)
+        self._metrics.live_risk["upper"].labels(route).set(risk.upper)
+        self._metrics.live_risk["labels"].labels(route).set(sum(risk.labels.values()))
+        if risk.estimate is not None:
+            self._metrics.live_risk["estimate"].labels(route).set(risk.estimate)
+
+    # ------------------------------------------------------------ drift
+
+    def _watch_scores(self, seen: Seen) -> None:
+        """The confidence of every route that the question reached, 0 where it had no answer to give."""
+        features = {c.evidence.route: c.evidence.features for c in seen.candidates}
+        reached = ("intent",) if "intent" in features else AUDITED if seen.answer.retrieval != "none" else ()
+        for route in reached:
+            certificate = self._standing(cast(RouteName, route)).certificate
+            if certificate is None or len(certificate.scores) < 3:
+                continue
+            gate = certificate.gate
+            if gate and gate.route in features and gate.score(features[gate.route]) >= gate.below:
+                continue  # not a question of those that the certificate is about
+            own = features.get(cast(RouteName, route))
+            self._window(certificate).add(certificate.score(own) if own is not None else 0.0)
+            self._stale.add(certificate.id)
+
+    def _window(self, certificate: Certificate) -> Window:
+        id = certificate.id
+        if id not in self._windows:
+            self._windows[id] = Window(certificate.scores, certificate.n, self._kept_windows.get(id, b""))
+        return self._windows[id]
+
+    async def _keep_windows(self) -> None:
+        while self._stale:
+            id = next(iter(self._stale))
+            drift = self._windows[id].drift()
+            route = id.partition("-")[0]
+            if drift.psi is not None and drift.kl is not None:
+                self._metrics.drift["psi"].labels(route).set(drift.psi)
+                self._metrics.drift["kl_nats"].labels(route).set(drift.kl)
+            await self._labels.keep_window(id, self._windows[id].kept())
+            self._stale.discard(id)
+
+    # ------------------------------------------------------------ what others read
+
+    def notes(self) -> list[str]:
+        """What an operator should know now."""
+        notes = []
+        for route in ROUTES:
+            standing = self._standing(route)
+            if standing.reason == "certificate_revoked":
+                notes.append(f"the certificate of the route {route} is revoked: {standing.detail}")
+            elif standing.certificate is not None and self._window(standing.certificate).drift().warning:
+                notes.append(f"the confidences of the route {route} have drifted from those it was calibrated on")
+        return notes
+
+    async def status(self) -> AuditStatus:
+        """Everything for status pages. Raises StorageFull, StorageFailed."""
+        routes = [each for route in ROUTES for each in self._route_status(route)]
+        return AuditStatus(
+            routes=tuple(routes),
+            barrier="no_cloud" if self._cloud is None else self._cloud.allowed(),
+            waiting=await self._labels.waiting(),
+            today=await self._labels.spent(self._today()),
+            per_day=self._risk.audits_per_day,
+            examples=await self._labels.count_examples(),
+        )
+
+    def _route_status(self, route: RouteName) -> list[RouteStatus]:
+        """Of the certificate in force, or of one that was revoked; and of what is served uncertified."""
+        standing = self._standing(route)
+        held = standing.certificate
+        watched = {held.id: self._states.get(held.id) or self._fresh(route, held.id)} if held else {}
+        for key, state in self._states.items():
+            gone = standing.reason == "certificate_revoked" and self._sequence(state).broken
+            if state["route"] == route and (state["certificate"] is None or gone):
+                watched[key] = state
+        return [
+            RouteStatus(
+                route=route,
+                certificate=state["certificate"],
+                epsilon=state["epsilon"],
+                delta=state["delta"],
+                risk=self._sequence(state).risk(),
+                revoked=standing.detail if held is None and state["certificate"] else None,
+                drift=self._window(held).drift() if held and state["certificate"] == held.id else None,
+            )
+            for state in watched.values()
+        ]
+
+
+def _reason(risk: LiveRisk, epsilon: float) -> str:
+    counts = ", ".join(f"{risk.wrong[source]} of {count} by {source}" for source, count in risk.labels.items() if count)
+    return f"at least {risk.lower:.1%} of its answers are wrong, and it promises {epsilon:.1%} (called wrong: {counts})"
+
+
+def _example(
+    inquiry: Inquiry,
+    device: tuple[str, Evidence],
+    cloud: str,
+    *,
+    right: bool,
+    source: Literal["audit", "escalation"],
+    share: float,
+    at: float,
+) -> Example:
+    answer, evidence = device
+    known = answer if right else cloud
+    return Example(
+        question=inquiry.text,
+        answers=() if is_refusal(known) else (known,),
+        collection=inquiry.collection,
+        language=inquiry.language,
+        route=evidence.route,
+        answer=answer,
+        right=right,
+        source=source,
+        confidence=evidence.confidence,
+        features=evidence.features,
+        share=share,
+        at=at,
+    )
