@@ -42,8 +42,8 @@ class Daemon:
     def post(self, path: str, body: dict[str, Any]) -> Any:
         return self._call("POST", path, json=body)
 
-    def delete(self, path: str) -> None:
-        self._call("DELETE", path)
+    def delete(self, path: str) -> Any:
+        return self._call("DELETE", path)
 
     def upload(self, path: str, file: Path, name: str) -> Any:
         """Send a file under a name. Raises InvalidRequest where it cannot be read."""

@@ -149,8 +149,7 @@ class Escalator:
             async with aclosing(self._answer(request, restoration, inquiry.session, wait_s)) as events:
                 async for event in events:
                     if isinstance(event, CloudReply):
-                        await self._budget.settle(hold, event.usage, event.cost)
-                        await self._outbox.settle(event_id, event.text, "cloud", event.endpoint, late=False)
+                        await self._keep(hold, event_id, event)
                     yield event
         except CloudUnavailable as error:
             await self._budget.release(hold)
@@ -279,6 +278,15 @@ class Escalator:
 
     def _estimate(self, request: CloudRequest) -> tuple[int, float]:
         return estimate(request.messages, request.max_tokens, self._config.endpoints)
+
+    async def _keep(self, hold: int, event_id: str, reply: CloudReply) -> None:
+        """Settle what was answered while the asker waits; where that fails they are answered all the same."""
+        try:
+            await self._budget.settle(hold, reply.usage, reply.cost)
+            await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint, late=False)
+        except (StorageFull, StorageFailed) as error:
+            _log.warning("an answer could not be stored: %s", error)
+            self._abandoned.append(event_id)
 
     async def _whole(
         self, request: CloudRequest, restoration: Restoration, session: str | None, hold: int
