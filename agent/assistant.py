@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from agent import prompts
+from agent.audits import Held, Seen
 from agent.config import Assistant as AssistantConfig
 from agent.config import Overrides
 from agent.deciding import Certificates, Decider, Escalator, Facts, Outcome, Verdict, asked
@@ -46,6 +47,14 @@ class People(Protocol):
 
     async def hand_over(self, inquiry: Inquiry, reason: str) -> None:
         """Put a question into a person's queue; one that is there stays as it is. Raises StorageFull, StorageFailed."""
+        ...
+
+
+class Witness(Protocol):
+    """Who keeps an eye on what is served (agent/audits.py)."""
+
+    async def saw(self, seen: Seen) -> None:
+        """Take note of an answer. Raises StorageFull, StorageFailed."""
         ...
 
 
@@ -94,6 +103,7 @@ class Assistant:
         certificates: Certificates | None = None,
         escalator: Escalator | None = None,
         people: People | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._config = config
         self._text = text
@@ -105,6 +115,7 @@ class Assistant:
         self._deadline_s = deadline_s
         self._escalator = escalator
         self._people = people
+        self._witness = witness
         self._decider = Decider(config, overrides or Overrides(), certificates, escalator)
         self._cache_is_stale = False
         self.sessions = Sessions(config.session_turns, config.session_idle_s)
@@ -182,6 +193,7 @@ class Assistant:
         answer = replace(answer, timings_ms=_rounded({**work.timings, "total": since(work.started)}))
         self.sessions.remember(question.session, work.text, answer.text)
         answer = await self._recorded(answer)
+        answer = await self._witnessed(work, verdict, answer)
         self._observe(answer)
         yield answer
 
@@ -289,6 +301,24 @@ class Assistant:
         except (StorageFull, StorageFailed) as error:
             self._metrics.journal_failures.inc()
             return replace(answer, notes=(*answer.notes, f"not in the journal: {error.code}"))
+        return answer
+
+    async def _witnessed(self, work: Work, verdict: Verdict, answer: Answer) -> Answer:
+        """The answer, once those have seen it who watch over the promise."""
+        if self._witness is None:
+            return answer
+        texts = [candidate.text for candidate in work.candidates]
+        seen = Seen(
+            answer=answer,
+            inquiry=self._inquiry(work, None),
+            candidates=tuple(Held(one, text) for one, text in zip(verdict.candidates, texts, strict=True)),
+            barrier=verdict.circumstances.barrier,
+        )
+        try:
+            await self._witness.saw(seen)
+        except (StorageFull, StorageFailed) as error:
+            self._metrics.journal_failures.inc()
+            return replace(answer, notes=(*answer.notes, f"not among the answers that are watched: {error.code}"))
         return answer
 
     def _observe(self, answer: Answer) -> None:

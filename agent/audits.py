@@ -77,7 +77,7 @@ class Certificates(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Held:
     """An answer that the device had, served or not."""
 
     evidence: Evidence
@@ -91,7 +91,7 @@ class Seen:
 
     answer: Answer
     inquiry: Inquiry
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Held, ...]
     barrier: str | None
 
 
@@ -223,7 +223,7 @@ class Audits:
     async def _learn_from_escalation(self, seen: Seen) -> None:
         """The cloud's answer judges what the device would have said."""
         held = [c for c in seen.candidates if c.evidence.route in AUDITED]
-        best = max(held, key=lambda c: c.evidence.confidence, default=Candidate(Evidence("none", {}, 0.0), ""))
+        best = max(held, key=lambda c: c.evidence.confidence, default=Held(Evidence("none", {}, 0.0), ""))
         right = bool(best.text) and self._agree(best.text, seen.answer.text)
         example = _example(
             seen.inquiry,
