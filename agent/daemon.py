@@ -183,16 +183,6 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
         )
         text = TextClient(pool, config.models.text) if config.models.text else None
         beyond = await stack.enter_async_context(reach(config, state))
-        assistant = Assistant(
-            config.assistant,
-            retriever=library,
-            text=text,
-            understanding=understanding,
-            journal=journal,
-            metrics=metrics,
-            deadline_s=config.server.request_timeout_s,
-        )
-
         dependencies = Dependencies(
             pack=lambda: understanding.pack,
             embedding=lambda: installation.embedding(config.models.embedding),
@@ -203,6 +193,17 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             state / "certificates", shipped("models", "reference", "certificates"), config.risk, dependencies
         )
         await asyncio.to_thread(certificates.refresh)
+        assistant = Assistant(
+            config.assistant,
+            retriever=library,
+            text=text,
+            understanding=understanding,
+            journal=journal,
+            metrics=metrics,
+            deadline_s=config.server.request_timeout_s,
+            overrides=config.overrides,
+            certificates=certificates,
+        )
 
         async def train_intents(pack: str) -> TrainingReport:
             report = await understanding.use(pack)
