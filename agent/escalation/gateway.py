@@ -28,7 +28,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from agent.config import Gateway as GatewayConfig
 from agent.errors import CloudRefused, CloudUnavailable, InvalidRequest, OutpostError
 from agent.escalation import envelope
-from agent.escalation.link import MqttLink, Received
+from agent.escalation.link import MqttLink, Received, leave
 from agent.messages import CloudDelta, CloudReply, CloudRequest
 
 SHARE = "outpost-gateway"
@@ -175,7 +175,7 @@ class Gateway:
     ) -> None:
         for task in self._running:
             task.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        await leave(self._tasks, error)
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and finish those at work; whether all were within ``timeout_s``. The others are taken
@@ -228,7 +228,7 @@ class Gateway:
             self._take(known, message, whole)
 
     def _repeated(self, known: _Key, message: Received) -> bool:
-        """Whether this request is at work or answered already; the device is told so."""
+        """Whether this request is at work (the device hears it every second) or answered: the answer goes again."""
         kept = self._answers.get(known)
         if kept is not None and time.monotonic() - kept[0] > self._settings.remember_s:
             self._forget(known)
@@ -236,9 +236,7 @@ class Gateway:
         if kept is None and known not in self._jobs:
             return False
         self._metrics.duplicates.inc()
-        if kept is None:
-            self._tell(known, message, envelope.Working())
-        else:
+        if kept is not None:
             topic = message.response_topic or ""
             self._spawn(self._send_whole(known, topic, kept[1], self._deadline_s), "again")
         return True
@@ -269,7 +267,6 @@ class Gateway:
         job = _Job(known, message.response_topic or "", bounded, ends)
         self._jobs[known] = job
         self._idle.clear()
-        self._tell(known, message, envelope.Working())
         self._spawn(self._work(job), "request")
 
     # ------------------------------------------------------------ the work

@@ -102,7 +102,7 @@ class MqttLink:
         self._closing = True
         if self._keeping is not None:
             self._keeping.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        await leave(self._tasks, error)
 
     @property
     def largest_bytes(self) -> int:
@@ -252,6 +252,14 @@ class MqttLink:
                 return
 
 
+async def leave(tasks: asyncio.TaskGroup, error: BaseException | None) -> None:
+    """Leave a TaskGroup whose tasks are cancelled already; an error of the body stays what it is, in no group."""
+    if isinstance(error, asyncio.CancelledError):
+        await tasks.__aexit__(type(error), error, error.__traceback__)
+    else:
+        await tasks.__aexit__(None, None, None)
+
+
 def _received(message: aiomqtt.Message) -> Received:
     wire = message.properties
     payload = message.payload if isinstance(message.payload, bytes) else b""
@@ -309,5 +317,7 @@ def _unreadable(field_name: str, path: Path | None, error: Exception) -> ConfigE
 
 
 def _told(error: Exception) -> str:
+    if isinstance(error.__cause__, TimeoutError) or str(error) == "Operation timed out":
+        return "the broker does not answer; does it accept this client's certificate?"
     cause = error.__cause__
     return str(error) + (f" ({cause})" if cause is not None and str(cause) not in str(error) else "")

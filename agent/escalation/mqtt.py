@@ -26,7 +26,7 @@ from typing import Any
 
 from agent.errors import CloudRefused, CloudUnavailable, InvalidRequest, OutpostError, Overloaded
 from agent.escalation import envelope
-from agent.escalation.link import MqttLink, Received
+from agent.escalation.link import MqttLink, Received, leave
 from agent.messages import CloudDelta, CloudReply, CloudRequest
 
 SILENCE_S = 4.0
@@ -58,9 +58,9 @@ class _Heard:
 class _Exchange:
     """One request under way; ``heard`` holds None where a new connection stands."""
 
+    silence_s: float
     heard: asyncio.Queue[_Heard | None] = field(default_factory=asyncio.Queue)
     assemblies: dict[tuple[str, str], envelope.Assembly] = field(default_factory=dict)
-    silence_s: float = SILENCE_S
     resend_at: float = 0.0
     streams_from: str | None = None
     next_delta: int = 0
@@ -68,10 +68,14 @@ class _Exchange:
 
 
 class MqttPath:
-    """A path of the escalation (async context manager). To be made before the link is entered, for it subscribes."""
+    """A path of the escalation (async context manager). To be made before the link is entered, for it subscribes.
 
-    def __init__(self, link: MqttLink) -> None:
+    ``silence_s``: nothing heard for so long, the request is sent again; more than a second.
+    """
+
+    def __init__(self, link: MqttLink, *, silence_s: float = SILENCE_S) -> None:
         self.traffic = Traffic()
+        self._silence_s = silence_s
         self._link = link
         self._exchanges: dict[str, list[_Exchange]] = {}
         self._quiet_until = 0.0
@@ -102,7 +106,7 @@ class MqttPath:
         if not self._link.online():
             raise CloudUnavailable(f"no connection to the MQTT broker: {self._link.problem}", retry_after_s=5.0)
         end = time.monotonic() + deadline_s
-        exchange = _Exchange()
+        exchange = _Exchange(self._silence_s)
         waiting = self._exchanges.setdefault(request.key, [])
         waiting.append(exchange)
         self.traffic.requests += 1
@@ -193,8 +197,8 @@ class MqttPath:
                 await self._try_send(request, payload, exchange, end)
                 continue
             exchange.anything = True
-            exchange.silence_s = SILENCE_S
-            exchange.resend_at = time.monotonic() + SILENCE_S * random.uniform(0.8, 1.2)
+            exchange.silence_s = self._silence_s
+            exchange.resend_at = time.monotonic() + self._silence_s * random.uniform(0.8, 1.2)
             self._quiet_until = 0.0
             return heard
 
@@ -309,7 +313,7 @@ class MqttAsk:
     ) -> None:
         for task in self._running.values():
             task.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        await leave(self._tasks, error)
 
     def _on_question(self, message: Received) -> None:
         topic = message.response_topic

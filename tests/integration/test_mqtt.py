@@ -1,0 +1,430 @@
+"""The path to the cloud by MQTT on a real mosquitto, real gateways in processes of their own, and a server that
+generates: answers, parts, streams, and what happens when a broker, a gateway or a message gets lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.config import Endpoint, Escalation, Mqtt
+from agent.config import Gateway as GatewayConfig
+from agent.errors import CloudRefused, CloudUnavailable, ConfigError
+from agent.escalation import envelope
+from agent.escalation.gateway import Gateway, GatewayMetrics
+from agent.escalation.https import Https
+from agent.escalation.link import MqttLink, Received
+from agent.escalation.mqtt import MqttPath
+from agent.messages import ChatMessage, CloudDelta, CloudReply, CloudRequest
+from tests.simulators.broker import ACL, Authority, Broker, running_broker
+from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_daemon
+from tests.simulators.gateway import RunningGateway, running_gateway
+
+DEVICE = "hall/kiosk"
+SILENCE_S = 1.5
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.make(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Broker]:
+    with running_broker(tmp_path_factory.mktemp("broker"), authority) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Iterator[RunningDaemon]:
+    state = tmp_path_factory.mktemp("upstream")
+    install_tiny(state, tiny_gguf)
+    with running_daemon(state, settings={"OUTPOST_POOL__KEEP_ALIVE_S": "3600"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateways(
+    tmp_path_factory: pytest.TempPathFactory, broker: Broker, upstream: RunningDaemon
+) -> Iterator[tuple[RunningGateway, RunningGateway]]:
+    folder, url = tmp_path_factory.mktemp("gateways"), upstream.url + "/v1"
+    with (
+        running_gateway(folder, broker, url, TINY, name="north", wait=False) as north,
+        running_gateway(folder, broker, url, TINY, name="south", wait=False) as south,
+    ):
+        yield north, south
+
+
+@pytest.fixture
+def both(gateways: tuple[RunningGateway, RunningGateway], broker: Broker) -> tuple[RunningGateway, RunningGateway]:
+    """Two gateways at work, whatever a test before did to them."""
+    for gateway in gateways:
+        if gateway.process.poll() is not None:
+            gateway.start_again()
+    for gateway in gateways:
+        gateway.wait_connected()
+    return gateways
+
+
+@dataclass(frozen=True)
+class GatewayHere:
+    """A gateway in this process, where a test needs no other one to be killed."""
+
+    metrics: GatewayMetrics
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"outpost_gateway_{name}", labels) or 0.0
+
+
+@asynccontextmanager
+async def gateway_here(broker: Broker, upstream: RunningDaemon, **limits: int) -> AsyncIterator[GatewayHere]:
+    endpoint = Endpoint(url=upstream.url + "/v1", model=TINY)
+    escalation = Escalation(endpoints=(endpoint,))
+    link = MqttLink(broker.settings("gateway"), client_id="outpost-gateway-here", prefix="outpost-gateway/here")
+    metrics = GatewayMetrics()
+    async with Https(escalation, environ={}) as https:
+        serving = Gateway(
+            GatewayConfig.model_validate(limits), link, https,
+            name="here", deadline_s=60, max_tokens=300, metrics=metrics,
+        )  # fmt: skip
+        async with serving, link:
+            assert await link.wait_online(20), link.problem
+            yield GatewayHere(metrics)
+
+
+@asynccontextmanager
+async def device(settings: Mqtt, name: str = DEVICE) -> AsyncIterator[MqttPath]:
+    link = MqttLink(settings, client_id=f"outpost-{name.replace('/', '-')}", prefix=f"outpost/{name}")
+    async with MqttPath(link, silence_s=SILENCE_S) as path, link:
+        assert await link.wait_online(20), link.problem
+        yield path
+
+
+def request(text: str = "Where is the lift?", *, max_tokens: int = 8) -> CloudRequest:
+    return CloudRequest(
+        uuid.uuid4().hex, "evt-1", (ChatMessage("user", text),), max_tokens, expires_at=time.time() + 600
+    )
+
+
+async def ask(path: MqttPath, asked: CloudRequest, deadline_s: float = 40) -> list[CloudDelta | CloudReply]:
+    return [event async for event in path.ask(asked, deadline_s=deadline_s)]
+
+
+async def answer(path: MqttPath, asked: CloudRequest, deadline_s: float = 40) -> CloudReply:
+    """The one reply; anything but exactly one is a failure."""
+    replies = [event for event in await ask(path, asked, deadline_s) if isinstance(event, CloudReply)]
+    assert len(replies) == 1
+    assert replies[0].key == asked.key
+    return replies[0]
+
+
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+def set_running(daemon: RunningDaemon, on: bool) -> None:
+    """Freeze the server or let it go on."""
+    os.kill(daemon.process.pid, signal.SIGCONT if on else signal.SIGSTOP)
+
+
+# ---------------------------------------------------------------- answers
+
+
+async def test_a_request_is_answered_by_the_server_behind_the_gateway(
+    broker: Broker, both: tuple[RunningGateway, RunningGateway]
+) -> None:
+    async with device(broker.settings(DEVICE)) as path:
+        assert path.online()
+        reply = await answer(path, request(max_tokens=8))
+    assert reply.path == "mqtt"
+    assert reply.endpoint == "cloud"
+    assert reply.model == TINY
+    assert 0 < reply.usage.completion_tokens <= 8
+    assert reply.usage.prompt_tokens > 0
+    assert reply.text
+
+
+async def test_an_answer_streams(broker: Broker, both: tuple[RunningGateway, RunningGateway]) -> None:
+    async with device(broker.settings(DEVICE)) as path:
+        events = await ask(path, request(max_tokens=300))
+    assert isinstance(events[-1], CloudReply)
+    pieces = [event.text for event in events[:-1] if isinstance(event, CloudDelta)]
+    assert pieces, "no partial answer came"
+    assert events[-1].text.startswith("".join(pieces))
+
+
+async def test_a_request_over_the_largest_message_goes_in_parts(
+    broker: Broker, both: tuple[RunningGateway, RunningGateway]
+) -> None:
+    """The device's largest message is 1 KiB; the server counts the prompt's tokens, so all parts came."""
+    small = broker.settings(DEVICE).model_copy(update={"max_message_kb": 1})
+    async with device(small) as path:
+        short = await answer(path, request("lift"))
+        reply = await answer(path, request("lift " * 300))
+    assert reply.usage.prompt_tokens >= short.usage.prompt_tokens + 600
+    assert path.traffic.resent == 0
+
+
+async def test_the_servers_refusal_of_a_megabyte_reaches_the_device(
+    broker: Broker, both: tuple[RunningGateway, RunningGateway]
+) -> None:
+    async with device(broker.settings(DEVICE)) as path:
+        with pytest.raises(CloudRefused, match="token"):
+            await ask(path, request("lift " * 200_000))
+
+
+async def test_a_request_over_the_stated_limit_is_refused_and_never_sent(broker: Broker) -> None:
+    async with device(broker.settings(DEVICE)) as path:
+        with pytest.raises(CloudRefused, match="4194304"):
+            await ask(path, request("x" * (5 << 20)))
+        assert path.traffic.requests == 0
+
+
+# ---------------------------------------------------------------- losses
+
+
+async def test_a_gateway_killed_at_work_is_replaced_by_the_next(
+    broker: Broker, both: tuple[RunningGateway, RunningGateway], upstream: RunningDaemon
+) -> None:
+    async with device(broker.settings(DEVICE)) as path:
+        set_running(upstream, False)
+        try:
+            asking = asyncio.create_task(answer(path, request()))
+            await until(lambda: any(gateway.metric("running") for gateway in both), "a gateway took the request")
+            victim = next(gateway for gateway in both if gateway.metric("running"))
+            victim.kill()
+        finally:
+            set_running(upstream, True)
+        assert (await asking).text
+        assert path.traffic.resent > 0
+
+
+async def test_the_second_answer_of_a_gateway_that_was_cut_off_is_dropped(
+    broker: Broker, both: tuple[RunningGateway, RunningGateway], upstream: RunningDaemon
+) -> None:
+    async with device(broker.settings(DEVICE)) as path:
+        set_running(upstream, False)
+        try:
+            asking = asyncio.create_task(answer(path, request()))
+            await until(lambda: any(gateway.metric("running") for gateway in both), "a gateway took the request")
+            frozen = next(gateway for gateway in both if gateway.metric("running"))
+            frozen.process.send_signal(signal.SIGSTOP)
+        finally:
+            set_running(upstream, True)
+        first = await asking
+        assert path.traffic.dropped == 0
+        frozen.process.send_signal(signal.SIGCONT)
+        await until(lambda: path.traffic.dropped > 0, "the frozen gateway's answer came as well")
+        assert first.text
+
+
+async def test_requests_survive_a_broker_that_is_killed(
+    broker: Broker, both: tuple[RunningGateway, RunningGateway], upstream: RunningDaemon
+) -> None:
+    async with device(broker.settings(DEVICE)) as path:
+        set_running(upstream, False)
+        try:
+            asking = [asyncio.create_task(answer(path, request())) for _ in range(8)]
+            await until(lambda: sum(gateway.metric("running") for gateway in both) == 8, "all are at work")
+            broker.kill()
+            await until(lambda: not path.online(), "the device notices")
+        finally:
+            set_running(upstream, True)
+        with pytest.raises(CloudUnavailable):
+            await ask(path, request())
+        broker.start()
+        assert all(reply.text for reply in await asyncio.gather(*asking))
+
+
+async def test_messages_that_the_brokers_full_queue_drops_are_sent_again(
+    tmp_path: Path, authority: Authority, upstream: RunningDaemon
+) -> None:
+    """The gateway stands still while 20 requests come to a queue of one: PUBACK says success for every one of them."""
+    tiny_queue = "max_queued_messages 1\nmax_inflight_messages 1\n"
+    with (
+        running_broker(tmp_path / "broker", authority, further=tiny_queue) as small,
+        running_gateway(tmp_path, small, upstream.url + "/v1", TINY, name="only") as gateway,
+    ):
+        async with device(small.settings(DEVICE)) as path:
+            gateway.process.send_signal(signal.SIGSTOP)
+            asking = [asyncio.create_task(answer(path, request(max_tokens=2))) for _ in range(20)]
+            await until(lambda: path.traffic.resent > 0, "there was silence")
+            gateway.process.send_signal(signal.SIGCONT)
+            assert all(reply.text is not None for reply in await asyncio.gather(*asking))
+            assert gateway.metric("requests_total", outcome="answered") == 20
+
+
+async def test_an_acl_that_filters_silently_is_named_and_waited_out(
+    tmp_path: Path, authority: Authority, upstream: RunningDaemon
+) -> None:
+    """SUBSCRIBE is granted, nothing is delivered. The path says what to look at, and works when the ACL is mended."""
+    mute = ACL.replace("pattern read outpost/%u/escalate/response\n", "")
+    with running_broker(tmp_path / "broker", authority, acl=mute) as filtering:
+        async with gateway_here(filtering, upstream), device(filtering.settings(DEVICE)) as path:
+            with pytest.raises(CloudUnavailable, match="ACL") as caught:
+                await ask(path, request(), deadline_s=2)
+            assert "outpost/hall/kiosk/escalate/response" in str(caught.value)
+            assert not path.online()
+            (tmp_path / "broker" / "acl").write_text(ACL, encoding="ascii")
+            assert filtering.process is not None
+            filtering.process.send_signal(signal.SIGHUP)
+            assert (await answer(path, request())).text
+            assert path.online()
+
+
+async def test_without_a_broker_the_path_is_offline_and_says_why(authority: Authority, tmp_path: Path) -> None:
+    with running_broker(tmp_path, authority) as gone:
+        settings = gone.settings(DEVICE)
+    link = MqttLink(settings, client_id="outpost-hall-kiosk", prefix=f"outpost/{DEVICE}")
+    async with MqttPath(link) as path, link:
+        await until(lambda: bool(link.problem), "the first connection fails")
+        with pytest.raises(CloudUnavailable, match="refused"):
+            await ask(path, request())
+
+
+# ---------------------------------------------------------------- what a gateway allows
+
+
+async def test_a_repeated_request_is_asked_upstream_once(
+    broker: Broker, tmp_path: Path, authority: Authority, upstream: RunningDaemon
+) -> None:
+    """Also while the first is still running; afterwards the same answer comes again."""
+    replies: list[Received] = []
+    with running_broker(tmp_path / "broker", authority) as alone:
+        link = MqttLink(alone.settings(DEVICE), client_id="raw", prefix=f"outpost/{DEVICE}")
+        link.handle(f"outpost/{DEVICE}/escalate/response", replies.append)
+        asked = request()
+
+        async def send() -> None:
+            await link.send(
+                f"outpost/{DEVICE}/escalate/request",
+                envelope.encode_request(asked),
+                response_topic=f"outpost/{DEVICE}/escalate/response",
+                correlation=asked.key.encode(),
+            )
+
+        async with gateway_here(alone, upstream) as gateway, link:
+            assert await link.wait_online(20)
+            set_running(upstream, False)
+            try:
+                for _ in range(3):
+                    await send()
+                await until(lambda: gateway.metric("duplicates_total") == 2, "two were known")
+            finally:
+                set_running(upstream, True)
+            await until(lambda: len(answers(replies)) == 1, "the answer")
+            await send()
+            await until(lambda: len(answers(replies)) == 2, "the answer again")
+            assert answers(replies)[0] == answers(replies)[1]
+            assert gateway.metric("requests_total", outcome="answered") == 1
+
+
+def answers(replies: list[Received]) -> list[bytes]:
+    return [reply.payload for reply in replies if b'"answer"' in reply.payload]
+
+
+async def test_quota_and_queue_put_a_device_off(tmp_path: Path, authority: Authority, upstream: RunningDaemon) -> None:
+    """Two requests a minute for each device, one at a time at the upstream and none waiting."""
+    with running_broker(tmp_path / "broker", authority) as alone:
+        async with (
+            gateway_here(alone, upstream, requests_per_minute=2, concurrency=1, queue=0) as gateway,
+            device(alone.settings(DEVICE)) as path,
+            device(alone.settings("hall/other"), "hall/other") as other,
+        ):
+            set_running(upstream, False)
+            try:
+                asking = asyncio.create_task(answer(path, request()))
+                await until(lambda: gateway.metric("running") == 1, "the first is at work")
+                with pytest.raises(CloudUnavailable, match="queue") as busy:
+                    await ask(other, request(), deadline_s=1.5)
+                assert busy.value.retry_after_s
+            finally:
+                set_running(upstream, True)
+            assert (await asking).text
+            assert (await answer(path, request())).text
+            with pytest.raises(CloudUnavailable, match="quota") as spent:
+                await ask(path, request(), deadline_s=5)
+            assert spent.value.retry_after_s is not None
+            assert 5 < spent.value.retry_after_s <= 30
+            assert (await answer(other, request())).text, "another device's quota is its own"
+
+
+async def test_no_answer_goes_to_a_topic_that_is_not_the_devices_own(
+    tmp_path: Path, authority: Authority, upstream: RunningDaemon
+) -> None:
+    with running_broker(tmp_path / "broker", authority) as alone:
+        async with gateway_here(alone, upstream) as gateway, device(alone.settings(DEVICE)) as path:
+            link = MqttLink(alone.settings("hall/evil"), client_id="evil", prefix="outpost/hall/evil")
+            async with link:
+                assert await link.wait_online(20)
+                for topic in (f"outpost/{DEVICE}/escalate/response", "outpost/hall/evil/shadow/desired", None):
+                    await link.send(
+                        "outpost/hall/evil/escalate/request",
+                        envelope.encode_request(request()),
+                        response_topic=topic,
+                        correlation=b"key",
+                    )
+                await until(lambda: gateway.metric("requests_total", outcome="malformed") == 3, "all were dropped")
+            assert (await answer(path, request())).text
+            assert gateway.metric("requests_total", outcome="answered") == 1
+
+
+async def test_a_gateway_that_is_stopped_finishes_its_work(
+    tmp_path: Path, authority: Authority, upstream: RunningDaemon
+) -> None:
+    with (
+        running_broker(tmp_path / "broker", authority) as alone,
+        running_gateway(tmp_path, alone, upstream.url + "/v1", TINY, name="only") as gateway,
+    ):
+        async with device(alone.settings(DEVICE)) as path:
+            set_running(upstream, False)
+            try:
+                asking = asyncio.create_task(answer(path, request()))
+                await until(lambda: gateway.metric("running") == 1, "it is at work")
+                gateway.process.terminate()
+            finally:
+                set_running(upstream, True)
+            assert (await asking).text
+            assert path.traffic.resent == 0
+            assert await asyncio.to_thread(gateway.process.wait, 30) == 0
+
+
+# ---------------------------------------------------------------- the link
+
+
+async def test_status_is_retained_and_the_last_will_turns_it_to_offline(broker: Broker, authority: Authority) -> None:
+    seen: list[str] = []
+    watching = MqttLink(broker.settings("operator"), client_id="operator", prefix="outpost/hall/operator")
+    watching.handle("outpost/hall/lamp/status", lambda message: seen.append(message.payload.decode()))
+    async with device(broker.settings("hall/lamp"), "hall/lamp"), watching:
+        await until(lambda: len(seen) == 1, "the retained status")
+        assert '"online"' in seen[0]
+        # the same client id again: the broker throws the first connection out and publishes its will
+        async with device(broker.settings("hall/lamp"), "hall/lamp"):
+            await until(lambda: any('"offline"' in status for status in seen), "the last will")
+
+
+async def test_a_client_without_a_certificate_stays_out(broker: Broker, authority: Authority) -> None:
+    settings = broker.settings(DEVICE).model_copy(update={"client_cert": None, "client_key": None})
+    link = MqttLink(settings, client_id="nobody", prefix="outpost/hall/nobody")
+    async with link:
+        await until(lambda: bool(link.problem), "the broker refuses")
+        assert not link.online()
+
+
+async def test_a_certificate_that_cannot_be_read_is_a_configuration_error(broker: Broker, tmp_path: Path) -> None:
+    settings = broker.settings(DEVICE).model_copy(update={"client_cert": tmp_path / "none.pem"})
+    with pytest.raises(ConfigError, match=r"client_cert.*none\.pem"):
+        async with MqttLink(settings, client_id="nobody", prefix="outpost/hall/nobody"):
+            pass
