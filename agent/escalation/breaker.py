@@ -49,6 +49,11 @@ class Breaker:
             return "closed"
         return "open" if now < self.until else "half_open"
 
+    @property
+    def tripped(self) -> bool:
+        """Whether failures opened it, not only a wish of the endpoint; until the next success."""
+        return self.rest_s > 0
+
     def admits(self, now: float) -> bool:
         """Whether a request may pass now; who sends one calls `sent` first."""
         return self.wait_s(now) == 0.0
@@ -79,7 +84,7 @@ class Breaker:
         failures = self.failures + 1
         wish = [now + retry_after_s] if retry_after_s else []
         if self.until is not None and now < self.until:  # sent before it opened: no reason to rest for longer
-            return replace(self, failures=failures, until=max(self.until, *wish), probing_since=None)
+            return replace(self, failures=failures, until=max([self.until, *wish]), probing_since=None)
         opens = failures >= self.rules.failures
         rest = min(self.rules.rest_max_s, max(self.rules.rest_s, 2 * self.rest_s)) if opens else self.rest_s
         ends = [*wish, now + rest] if opens else wish

@@ -49,8 +49,6 @@ _REPLY_BYTES, _TOKEN_BYTES = 65_536, 1024
 _ERROR_BYTES = 16_384
 _DRAIN_S = 0.2
 _RETRYABLE = frozenset({408, 409, 425, 429})
-_CERTIFICATE_ALERTS = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_EXPIRED",
-                       "CERTIFICATE_REVOKED", "CERTIFICATE_UNKNOWN", "ACCESS_DENIED")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +190,13 @@ class Https:
         raise self._gave_up(failed, lanes, deadline_s) from next(reversed(failed.values()), None)
 
     async def _pause(self, attempt: int, ends: float, lanes: list[_Lane]) -> bool:
-        """Wait before the next round; False where no endpoint would be free before the deadline."""
+        """Wait before the next round; False where that is hopeless: every endpoint rests after failures, or none would
+        be free before the deadline."""
         now = self._clock.monotonic()
-        rest = min(lane.breaker.wait_s(now) for lane in lanes)
+        rests = [lane.breaker.wait_s(now) for lane in lanes if lane.breaker.admits(now) or not lane.breaker.tripped]
+        if not rests:
+            return False
+        rest = min(rests)
         backoff = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (attempt - 1))
         # A server's wish is a lower bound; the jitter on top keeps a fleet from coming back in one moment.
         wait = rest + self._clock.uniform(0.0, max(backoff, rest / 10))
@@ -414,8 +416,11 @@ def _declined(target: Target, response: httpx.Response, data: bytes, wall: float
     return _Refused(reason, remedies.get(status, fallback))
 
 
-def _broken(target: Target, error: httpx.TransportError) -> _Failed | _Refused:
-    """What a connection that failed means; TLS tells by its cause whether it is ours to mend."""
+def _broken(target: Target, error: httpx.TransportError) -> _Failed:
+    """What a connection that failed means. A server that wants another client certificate says so in an alert that may
+    be lost behind the broken connection (TLS 1.3 ends the handshake before), so there it is only a hint."""
+    import httpx
+
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -423,13 +428,11 @@ def _broken(target: Target, error: httpx.TransportError) -> _Failed | _Refused:
                 f"its certificate is not trusted ({cause.verify_message})",
                 remedy=f"Check {target.field('ca_file')}, {target.field('url')} and the device's clock.",
             )
-        if isinstance(cause, ssl.SSLError) and any(alert in (cause.reason or "") for alert in _CERTIFICATE_ALERTS):
-            return _Refused(
-                f"it does not accept our certificate ({cause.reason})",
-                f"Set {target.field('client_cert')} and client_key to a pair that it knows.",
-            )
         cause = cause.__cause__ or cause.__context__
-    return _Failed(f"{type(error).__name__}: {error}".rstrip(": "))
+    secure = target.url.startswith("https:")
+    shaken = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
+    remedy = f"If it wants a client certificate, check {target.field('client_cert')}." if shaken and secure else ""
+    return _Failed(f"the connection failed ({type(error).__name__}: {error}".rstrip(": ") + ")", remedy=remedy)
 
 
 def _empty(finish: str | None) -> _Failed | _Refused:
