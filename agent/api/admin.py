@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -12,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from agent.api.services import Services, services
 from agent.api.wire import JsonObject, ModelRequest
 from agent.engines.pool import ModelStatus
+from agent.escalation.escalator import EscalationStatus
 
 router = APIRouter()
 Daemon = Annotated[Services, Depends(services)]
@@ -81,6 +83,7 @@ async def operator_status(daemon: Daemon) -> JsonObject:
             {"decision": decision, "reason": reason, "count": count}
             for (decision, reason), count in sorted(decisions.items(), key=lambda item: -item[1])
         ],
+        "escalation": _escalation(await daemon.reach.escalator.status()),
         "latency_ms": _latency(daemon.recent_ms),
         "notes": list(daemon.notes()),
     }
@@ -125,6 +128,16 @@ def _model(model: ModelStatus, reference: set[str]) -> JsonObject:
         "notes": list(model.notes),
         "pinned": model.pinned,
         "reference": model.model in reference,
+    }
+
+
+def _escalation(status: EscalationStatus) -> JsonObject:
+    spent = status.spent
+    return {
+        "reason": status.reason,
+        "online": status.online,
+        "outbox": asdict(status.outbox),
+        "spent": {"requests": spent.requests, "tokens": spent.tokens, "money": round(spent.money, 6)},
     }
 
 

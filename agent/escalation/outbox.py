@@ -260,11 +260,14 @@ class Outbox:
         self._wake(event_id)
 
     async def queue(self, limit: int = 200) -> tuple[Case, ...]:
-        """What waits for a person, oldest first, then what was answered lately, newest first."""
+        """What waits for a person, oldest first, then what a person answered lately, newest first."""
 
         def select(db: apsw.Connection) -> tuple[Case, ...]:
             open_cases = f"SELECT {_COLUMNS} FROM inquiry WHERE state = 'handed_off' ORDER BY asked_at LIMIT ?"
-            answered = f"SELECT {_COLUMNS} FROM inquiry WHERE state = 'answered' ORDER BY changed_at DESC LIMIT ?"
+            answered = (
+                f"SELECT {_COLUMNS} FROM inquiry WHERE state = 'answered' AND answer_kind = 'person'"
+                " ORDER BY changed_at DESC LIMIT ?"
+            )
             return tuple(_case(row) for query in (open_cases, answered) for row in db.execute(query, (limit,)))
 
         return await self._store.run(select)

@@ -64,7 +64,9 @@ export class Turn {
     this.words.lang = outpost.language || language();
     this.words.classList.toggle("quoted", source !== undefined);
     this.words.replaceChildren(render(said));
-    if (!said || notice) this.words.remove();
+    const deferred = decision === "deferred";
+    if (!said || notice || deferred) this.words.remove();
+    if (deferred) content.push(text("p", "deferred_note", undefined, { class: "words" }), because(outpost));
     if (notice) content.push(text("p", notice.key, notice.values, { class: "words" }));
     if (outpost.decision === "handoff") content.push(handoff(outpost, said));
     const rest = source ? outpost.sources.filter((other) => other !== source) : outpost.sources;
@@ -72,8 +74,36 @@ export class Turn {
     if (rest.length) content.push(sources(rest, sourcesTitle(outpost, source)));
     if (["local", "action", "escalated"].includes(decision)) content.push(feedback(rate));
     content.push(details(outpost));
-    this.body.append(...content);
+    this.body.append(...content.filter(Boolean));
     this.done();
+  }
+
+  // What the visitor waits for now, or null for nothing.
+  waits(key) {
+    if (key === null) return this.later?.remove();
+    this.later ??= el("p", { class: "later", role: "status" });
+    if (!this.later.isConnected) this.body.querySelector(".how").before(this.later);
+    const sign = key === "wait_expired" ? icon("person") : el("span", { class: "walker", "aria-hidden": "true" });
+    return this.later.replaceChildren(sign, text("span", key));
+  }
+
+  // The answer that came later, from the cloud or a person, takes the place of what was said in the meantime.
+  arrived(answer, rate) {
+    const origin = `from_${answer.answer_kind}`;
+    this.later?.remove();
+    this.streamed = answer.text;
+    this.body.dataset.tone = "person";
+    this.verdict.replaceChildren(
+      icon(answer.answer_kind === "cloud" ? "cloud" : "person"),
+      el("span", {}, text("span", "arrived"), " · ", text("span", has(origin) ? origin : "decision_escalated")),
+    );
+    for (const interim of this.body.querySelectorAll(".words, .because, .sources")) interim.remove();
+    this.words.className = "words";
+    this.words.setAttribute("role", "status");
+    this.verdict.after(this.words);
+    this.words.lang = answer.language || language();
+    this.words.replaceChildren(render(answer.text));
+    this.body.querySelector(".how").before(feedback(rate));
   }
 
   fail(key, values, error, retry) {
@@ -121,6 +151,11 @@ function chips(outpost, bestEffort) {
   if (outpost.decision === "local" && !outpost.certificate && bestEffort) keys.push("uncertified");
   if (outpost.retrieval === "keyword") keys.push("keyword_only");
   return keys.map((key) => text("span", key, undefined, { class: "chip" }));
+}
+
+function because(outpost) {
+  const reason = `reason_${outpost.reason}`;
+  return has(reason) ? el("p", { class: "because" }, text("span", reason)) : null;
 }
 
 // What a visitor does next: the venue's own words are the answer's text; ours explain, and stand in where it is empty.

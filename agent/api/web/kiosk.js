@@ -11,6 +11,7 @@ const WARNING_S = 15;
 const POLL_MS = 15_000;
 const FIRST_RETRY_MS = 1000;
 const LAST_RETRY_MS = 5000;
+const LONG_POLL_S = 25;
 
 // what the device says of an action that its intent has no words for
 const BARE_REPLY = "OK.";
@@ -23,7 +24,15 @@ const device = { idle: 90, bestEffort: false, languages: [] };
 let visit = newVisit();
 
 function newVisit() {
-  return { session: null, turns: [], asked: 0, running: null, lastAnswer: null, touched: false };
+  return {
+    session: null,
+    turns: [],
+    asked: 0,
+    running: null,
+    lastAnswer: null,
+    touched: false,
+    over: new AbortController(),
+  };
 }
 
 function randomId() {
@@ -35,6 +44,7 @@ function end(noticeKey) {
   const old = visit;
   visit = newVisit();
   old.running?.abort();
+  old.over.abort();
   $("send").setAttribute("aria-disabled", "false");
   if (old.session) {
     // the device ends the session by its own idle time where this does not reach it
@@ -129,6 +139,35 @@ async function follow(here, turn, question) {
   });
   if (outpost.action === null && turn.streamed) here.lastAnswer = turn.streamed;
   showTurn(turn);
+  if (["deferred", "handoff"].includes(outpost.decision)) awaitAnswer(here, turn, outpost.event_id);
+}
+
+// Follow a question that somebody else will answer, until they did, nobody will, or the visit is over.
+async function awaitAnswer(here, turn, id) {
+  let seen = null;
+  while (here === visit && here.turns.includes(turn)) {
+    const query = seen === null ? "" : `?wait=${LONG_POLL_S}&seen=${seen}`;
+    try {
+      const reply = await call("GET", `/v1/events/${encodeURIComponent(id)}${query}`, { signal: here.over.signal });
+      const event = await reply.json();
+      if (here !== visit) return;
+      if (event.answer) return arrived(here, turn, event.answer, id);
+      if (event.state !== seen) turn.waits(event.state === null ? null : `wait_${event.state}`);
+      if (event.state === null || event.state === "expired") return;
+      seen = event.state;
+    } catch (error) {
+      if (error.name === "AbortError" || error.status === 404) return;
+      if (!(error instanceof DeviceError)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, LAST_RETRY_MS));
+    }
+  }
+}
+
+function arrived(here, turn, answer, id) {
+  turn.arrived(answer, (rating) => call("POST", "/v1/feedback", { body: { event_id: id, rating } }));
+  here.lastAnswer = answer.text;
+  stillHere();
+  if (here.turns.at(-1) === turn && !here.running) showTurn(turn);
 }
 
 function fail(here, turn, question, error) {

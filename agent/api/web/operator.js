@@ -3,6 +3,7 @@
 
 import { call, DeviceError, useToken } from "./api.js";
 import { drawIcons, el, icon } from "./dom.js";
+import { forgetPeople, showPeople, useBoard } from "./people.js";
 import { has, language, LANGUAGES, preferred, put, say, use } from "./texts.js";
 
 const POLL_MS = 2000;
@@ -59,6 +60,7 @@ async function poll() {
     if (queueTrace.length > TRACE_POINTS) queueTrace.shift();
     banner(null);
     show();
+    await showPeople(AbortSignal.timeout(TIMEOUT_MS));
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
     if (error.status === 401 || error.status === 403) return lock();
@@ -101,7 +103,7 @@ function showNotes(status) {
   $("notes").replaceChildren(...notes.map((note) => el("li", {}, icon("warning"), el("span", {}, note))));
 }
 
-function showFigures({ queue, latency_ms: latency, decisions }) {
+function showFigures({ queue, latency_ms: latency, decisions, escalation }) {
   const total = decisions.reduce((sum, { count }) => sum + count, 0);
   const here = decisions
     .filter(({ decision }) => decision === "local" || decision === "action")
@@ -112,8 +114,15 @@ function showFigures({ queue, latency_ms: latency, decisions }) {
     figure("op_queue", `${number(queue.active)} / ${number(queue.limit)}`, trace(queueTrace, queue.limit)),
     figure("op_median", milliseconds(latency.p50), say("op_slowest", { time: milliseconds(latency.p95) })),
     figure("op_questions", number(total), say("op_last_hour")),
+    figure("op_outbox", number(escalation.outbox.waiting), escalationWords(escalation)),
     figure("op_here", total ? `${number((100 * here) / total)} %` : "–", say("op_here_of", { count: number(here) })),
   );
+}
+
+function escalationWords({ reason, online, outbox }) {
+  if (reason) return word("op_escalation", reason);
+  const share = number((100 * outbox.bytes) / outbox.limit_bytes);
+  return `${say(online ? "op_escalation_online" : "op_escalation_offline")} · ${say("op_outbox_full", { share })}`;
 }
 
 // The queue over the last minutes; full height is its limit, but small numbers stay visible.
@@ -278,6 +287,7 @@ function lock() {
   $("board").hidden = true;
   $("models").replaceChildren();
   rows.clear();
+  forgetPeople();
   queueTrace.length = 0;
   banner(null);
   if (!$("access").open) $("access").showModal();
@@ -310,6 +320,7 @@ async function setLanguage(code) {
 
 async function start() {
   drawIcons();
+  useBoard({ poll, lock });
   for (const [code, { name }] of Object.entries(LANGUAGES)) {
     $("languages").append(
       el(
