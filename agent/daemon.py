@@ -28,6 +28,7 @@ from pathlib import Path
 import uvicorn
 
 from agent import __version__
+from agent.api import by_mqtt
 from agent.api.admission import Admission
 from agent.api.app import create_app
 from agent.api.guard import Access, allowed_hosts
@@ -41,6 +42,7 @@ from agent.engines.clients import TextClient, TrainingReport
 from agent.engines.pool import Pool
 from agent.engines.process import measure_pss
 from agent.errors import ConfigError, OutpostError, StorageFailed
+from agent.escalation.mqtt import MqttAsk
 from agent.escalation.reach import reach
 from agent.installation import Installation
 from agent.knowledge.intents import IntentPack
@@ -230,7 +232,8 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
         def notes() -> Sequence[str]:
             missing = installation.missing(config)
             fallbacks = [f"{m.model}: {note}" for m in pool.status().models for note in m.notes]
-            return [*missing, *condition.notes.values(), *library.notes(), *installation.notes(), *fallbacks]
+            line = [f"MQTT: {beyond.link.problem}"] if beyond.link is not None and beyond.link.problem else []
+            return [*missing, *condition.notes.values(), *library.notes(), *installation.notes(), *fallbacks, *line]
 
         services = Services(
             config=config,
@@ -255,6 +258,10 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
         )
         metrics.observe_state(lambda: _gauges(services))
         if beyond.link is not None:
+            asked = MqttAsk(
+                beyond.link, lambda question: by_mqtt.respond(question, services), limit=config.server.queue
+            )
+            await stack.enter_async_context(asked)
             await stack.enter_async_context(beyond.link)
         yield services, condition, _Background(services, condition, installation, config)
 
@@ -331,6 +338,7 @@ def _gauges(services: Services) -> State:
             "memory_used_bytes": pool.used_bytes,
             "sessions": len(services.assistant.sessions),
             "ready": float(services.ready()),
+            **({} if services.reach.link is None else {"mqtt_connected": float(services.reach.link.online())}),
         },
         workers={
             model.model: {

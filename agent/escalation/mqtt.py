@@ -17,6 +17,7 @@ import asyncio
 import json
 import logging
 import random
+import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -34,6 +35,8 @@ SILENCE_S = 4.0
 MAX_SILENCE_S = 30.0
 QUIET_S = 30.0
 """After a request of which nothing at all was heard, the path counts as offline for so long."""
+_NOTICE_S = 0.2
+"""So much before its deadline the path gives up, to say itself what it waited for."""
 _PATIENT = frozenset({"overloaded", "quota_exceeded"})
 """What another gateway, or the same a little later, may not say."""
 _log = logging.getLogger("outpost.mqtt")
@@ -105,7 +108,7 @@ class MqttPath:
             raise CloudRefused(f"a request of {len(payload)} bytes; by MQTT the limit is {envelope.LARGEST_BYTES}")
         if not self._link.online():
             raise CloudUnavailable(f"no connection to the MQTT broker: {self._link.problem}", retry_after_s=5.0)
-        end = time.monotonic() + deadline_s
+        end = time.monotonic() + deadline_s - _NOTICE_S
         exchange = _Exchange(self._silence_s)
         waiting = self._exchanges.setdefault(request.key, [])
         waiting.append(exchange)
@@ -280,6 +283,8 @@ class Asked:
     collection: str | None = None
 
 
+_SESSION = re.compile(r"(?s).{1,128}")
+_COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 Answerer = Callable[[Asked], Awaitable[dict[str, Any]]]
 """Gives the JSON object that the asker gets; raises OutpostError, which the asker gets as ``{"error": ...}``."""
 
@@ -376,7 +381,8 @@ def _asked(payload: bytes) -> Asked:
         raise InvalidRequest(f"the question is not valid JSON: {error}") from error
     if not isinstance(values["question"], str):
         raise InvalidRequest('the JSON object has no "question"', remedy='Send {"question": "..."} or plain text.')
-    for name in ("session", "collection"):
-        if not isinstance(values[name], str | None):
-            raise InvalidRequest(f"{name} = {values[name]!r} is no text")
+    for name, form in (("session", _SESSION), ("collection", _COLLECTION)):
+        value = values[name]
+        if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
+            raise InvalidRequest(f"{name} = {str(value)[:80]!r} is none", param=name)
     return Asked(values["question"], values["session"], values["collection"])
