@@ -69,13 +69,17 @@ def clean_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_daemon(
-    state: Path, *, settings: Mapping[str, str] | None = None, arguments: tuple[str, ...] = ()
+    state: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    arguments: tuple[str, ...] = (),
+    program: tuple[str, ...] = ("-m", "agent", "serve"),
 ) -> Iterator[RunningDaemon]:
     """Start a daemon on a port of its own; ``settings`` are OUTPOST_SECTION__FIELD variables. Ended with SIGTERM, which
     it must obey within 30 s."""
     state.mkdir(parents=True, exist_ok=True)
     log = state / "daemon.log"
-    command = [sys.executable, "-m", "agent", "serve", "--state", str(state), "--port", "0", *arguments]
+    command = [sys.executable, *program, "--state", str(state), "--port", "0", *arguments]
     env = clean_environment() | dict(settings or {})
     with log.open("ab") as stream:
         process = subprocess.Popen(command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=stream)
