@@ -205,6 +205,8 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             deadline_s=config.server.request_timeout_s,
             overrides=config.overrides,
             certificates=certificates,
+            escalator=beyond.escalator,
+            people=beyond.escalator,
         )
 
         async def train_intents(pack: str) -> TrainingReport:
