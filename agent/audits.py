@@ -294,9 +294,10 @@ class Audits:
             share=self._risk.audit_share,
             at=self._clock(),
         )
-        await self._labels.add_example(waiting.event_id, waiting.session, example)
         async with self._counting:
-            await self._count(waiting.event_id, waiting.route, waiting.certificate, "cloud", not alike)
+            await self._count(
+                waiting.event_id, waiting.route, waiting.certificate, "cloud", not alike, example, waiting.session
+            )
         return "alike" if alike else "different"
 
     def _today(self) -> str:
@@ -304,14 +305,23 @@ class Audits:
 
     # ------------------------------------------------------------ the promise
 
-    async def _count(self, event_id: str, route: str, certificate: str | None, source: Source, wrong: bool) -> None:
+    async def _count(
+        self,
+        event_id: str,
+        route: str,
+        certificate: str | None,
+        source: Source,
+        wrong: bool,
+        example: Example | None = None,
+        session: str | None = None,
+    ) -> None:
         """One label into its sequence. What is in memory is what is on the disk, also where that fails."""
         key = certificate or f"{route} uncertified"
         state = self._states.get(key) or self._fresh(cast(RouteName, route), certificate)
         sequence = self._sequence(state)
         sequence.add(source, wrong)
         state = {**state, "sequence": sequence.state()}
-        await self._labels.settle(event_id, key, state)
+        await self._labels.settle(event_id, key, state, example=example, session=session)
         self._states[key] = state
         self._show(route, sequence.risk())
         await self._judge_promise(state)

@@ -135,7 +135,8 @@ class Budget:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         db = apsw.Connection(str(self._path))
         db.set_busy_timeout(5000)
-        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+        # fetchall: apsw runs the statements after one that gives a row only as the rows are read
+        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL").fetchall()
         version = int(next(db.execute("PRAGMA user_version"))[0])
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
             with db:

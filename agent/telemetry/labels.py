@@ -177,10 +177,21 @@ class Labels:
 
     # ------------------------------------------------------------ labels
 
-    async def settle(self, event_id: str, key: str, state: Mapping[str, Any]) -> None:
-        """Count an event's label: its audit goes, and the sequence ``key`` is in ``state`` from now on."""
+    async def settle(
+        self,
+        event_id: str,
+        key: str,
+        state: Mapping[str, Any],
+        *,
+        example: Example | None = None,
+        session: str | None = None,
+    ) -> None:
+        """Count an event's label: its audit goes, the sequence ``key`` is in ``state`` from now on, and the example is
+        kept where the operator allows it."""
 
         def work(db: apsw.Connection) -> None:
+            if example is not None:
+                self._insert_example(db, event_id, session, example)
             db.execute("DELETE FROM audit WHERE event_id = ?", (event_id,))
             db.execute("DELETE FROM served WHERE event_id = ?", (event_id,))
             db.execute("INSERT OR IGNORE INTO judged VALUES (?)", (event_id,))
@@ -249,15 +260,16 @@ class Labels:
     async def add_example(self, event_id: str, session: str | None, example: Example) -> None:
         """Keep an event's example where the operator allows it; the oldest beyond the limit go."""
 
-        def work(db: apsw.Connection) -> None:
-            body = json.dumps(asdict(example), ensure_ascii=False)
+        if self._keep:
+            await self._run(lambda db: self._insert_example(db, event_id, session, example))
+
+    def _insert_example(self, db: apsw.Connection, event_id: str, session: str | None, example: Example) -> None:
+        body = json.dumps(asdict(example), ensure_ascii=False)
+        if self._keep:
             db.execute(
                 "INSERT OR REPLACE INTO example (event_id, session, body) VALUES (?, ?, ?)", (event_id, session, body)
             )
             db.execute("DELETE FROM example WHERE number <= (SELECT max(number) FROM example) - ?", (self._keep,))
-
-        if self._keep:
-            await self._run(work)
 
     async def examples(self, after: int = 0, limit: int = 500) -> list[tuple[int, str]]:
         """Some examples as JSON lines with their numbers, oldest first, those after number ``after``."""
@@ -314,7 +326,8 @@ class Labels:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         db = apsw.Connection(str(self._path))
         db.set_busy_timeout(5000)
-        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON")
+        # fetchall: apsw runs the statements after one that gives a row only as the rows are read
+        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON").fetchall()
         version = int(next(db.execute("PRAGMA user_version"))[0])
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
             with db:
