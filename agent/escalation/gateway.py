@@ -38,7 +38,7 @@ WORKING_S = 1.0
 _DELTA_S = 0.03
 """Pieces of an answer that come faster than this are put together."""
 _ASSEMBLY_S = 60.0
-_ASSEMBLIES = 64
+_ASSEMBLIES = 32
 """Requests in parts that are being received; more push out the oldest."""
 _REMEMBERED = 10_000
 _REMEMBERED_BYTES = 64 << 20

@@ -1,0 +1,142 @@
+"""The daemon on a real broker: questions asked by MQTT, its status, and questions for a person."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.escalation.link import MqttLink, Received
+from tests.simulators.broker import Authority, Broker, running_broker
+from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
+
+PREFIX = "outpost/hall/kiosk"
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    folder = tmp_path_factory.mktemp("broker")
+    with running_broker(folder / "broker", Authority.make(folder / "authority")) as running:
+        yield running
+
+
+def settings(broker: Broker) -> dict[str, str]:
+    cert, key = broker.authority.client("hall/kiosk")
+    return {
+        "OUTPOST_DEVICE__SITE": "hall",
+        "OUTPOST_DEVICE__NAME": "kiosk",
+        "OUTPOST_MQTT__HOST": "localhost",
+        "OUTPOST_MQTT__PORT": str(broker.port),
+        "OUTPOST_MQTT__CA_FILE": str(broker.authority.ca),
+        "OUTPOST_MQTT__CLIENT_CERT": str(cert),
+        "OUTPOST_MQTT__CLIENT_KEY": str(key),
+    }
+
+
+@pytest.fixture(scope="module")
+def kiosk(tmp_path_factory: pytest.TempPathFactory, broker: Broker) -> Iterator[RunningDaemon]:
+    with running_daemon(tmp_path_factory.mktemp("kiosk"), settings=settings(broker)) as running:
+        running.cli("knowledge", "add", str(DEMO / "documents"))
+        yield running
+
+
+class Operator:
+    """Someone on the broker who may read and write everything."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.heard: list[Received] = []
+        self.link = MqttLink(broker.settings("operator"), client_id=f"op-{uuid.uuid4().hex}", prefix="hall/operator")
+        for topic in (f"{PREFIX}/ask/response/#", f"{PREFIX}/status", f"{PREFIX}/events", f"{PREFIX}/handoff"):
+            self.link.handle(topic, self.heard.append)
+
+    def on(self, topic: str) -> list[dict[str, Any]]:
+        return [json.loads(message.payload) for message in self.heard if message.topic == f"{PREFIX}/{topic}"]
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, f"not within 30 s: {what}"
+            await asyncio.sleep(0.02)
+
+    async def ask(self, payload: str, response: str = "ask/response/1", correlation: bytes = b"1") -> None:
+        await self.link.send(
+            f"{PREFIX}/ask", payload.encode(), response_topic=f"{PREFIX}/{response}", correlation=correlation
+        )
+
+
+@asynccontextmanager
+async def operator(broker: Broker) -> AsyncIterator[Operator]:
+    someone = Operator(broker)
+    async with someone.link:
+        assert await someone.link.wait_online(20), someone.link.problem
+        await someone.until(lambda: any(s["state"] == "online" for s in someone.on("status")), "the daemon is there")
+        yield someone
+
+
+async def test_a_question_by_mqtt_is_answered_by_the_assistant(broker: Broker, kiosk: RunningDaemon) -> None:
+    async with operator(broker) as someone:
+        await someone.ask('{"question": "What is the height limit in the car park?"}')
+        await someone.until(lambda: bool(someone.on("ask/response/1")), "an answer")
+        (reply,) = someone.on("ask/response/1")
+        assert "2.0 metres" in reply["text"]
+        assert reply["outpost"]["decision"] == "local"
+        assert someone.heard[-1].correlation == b"1"
+
+
+async def test_a_question_sent_again_is_answered_once_and_told_twice(broker: Broker, kiosk: RunningDaemon) -> None:
+    async with operator(broker) as someone:
+        for _ in range(3):
+            await someone.ask("When does the museum open?", "ask/response/again", b"again")
+        await someone.until(lambda: bool(someone.on("ask/response/again")), "an answer")
+        await someone.ask("When does the museum open?", "ask/response/again", b"again")
+        await someone.until(lambda: len(someone.on("ask/response/again")) >= 2, "the answer again")
+        assert len({reply["outpost"]["event_id"] for reply in someone.on("ask/response/again")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ('{"text": "wrong name"}', "invalid_request"),
+        ('{"question": 7}', "invalid_request"),
+        ('{"question"', "invalid_request"),
+        ('{"question": "Where?", "collection": "../etc"}', "invalid_request"),
+        ("", "invalid_request"),
+    ],
+)
+async def test_a_bad_question_gets_an_error_with_its_code(
+    broker: Broker, kiosk: RunningDaemon, payload: str, code: str
+) -> None:
+    name = uuid.uuid4().hex
+    async with operator(broker) as someone:
+        await someone.ask(payload, f"ask/response/{name}", name.encode())
+        await someone.until(lambda: bool(someone.on(f"ask/response/{name}")), "an answer")
+        (reply,) = someone.on(f"ask/response/{name}")
+        assert reply["error"]["code"] == code
+
+
+async def test_an_asker_cannot_have_the_device_speak_in_its_own_name(broker: Broker, kiosk: RunningDaemon) -> None:
+    async with operator(broker) as someone:
+        for topic in ("events", "status", "escalate/request", "shadow/reported"):
+            await someone.ask("When does the museum open?", topic, topic.encode())
+        await someone.ask("When does the museum open?", "ask/response/last", b"last")
+        await someone.until(lambda: bool(someone.on("ask/response/last")), "the allowed one")
+        assert not [reply for reply in (*someone.on("events"), *someone.on("status")) if "text" in reply]
+
+
+def test_status_shows_the_broker(kiosk: RunningDaemon) -> None:
+    with kiosk.client() as client:
+        assert "outpost_mqtt_connected 1.0" in client.get("/metrics").text
+
+
+async def test_a_daemon_that_is_killed_turns_offline(broker: Broker, kiosk: RunningDaemon, tmp_path: Path) -> None:
+    """The last test of this daemon."""
+    async with operator(broker) as someone:
+        await asyncio.to_thread(kiosk.process.kill)
+        await someone.until(lambda: someone.on("status")[-1] == {"state": "offline"}, "the last will")
