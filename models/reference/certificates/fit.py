@@ -1,0 +1,136 @@
+"""Make the shipped certificates again, after a reference model, the prompt or the demo's intent pack has changed:
+
+    python models/reference/certificates/fit.py --embedding FOLDER [--evidence FILE]
+
+FOLDER is what quantize.embedding makes of all-MiniLM-L6-v2. A daemon with the reference models and the demo's pack
+answers every question of ../natural-calibration (some ten minutes), every intent of intents.jsonl; for each promise
+below a certificate is written here where one is earned, and report-*.html says why or why not. ``--evidence`` keeps
+what the questions gave in FILE, and takes it from there where the file exists and the same parts are loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+sys.path.insert(0, str(ROOT))
+
+from agent.calibrating import Evidence, Given, conclude_answers, conclude_intents  # noqa: E402
+from agent.confidence import report  # noqa: E402
+from agent.confidence.certificate import ROUTES, dump  # noqa: E402
+from agent.confidence.outcome import Outcome  # noqa: E402
+from agent.config import Config, Risk, RouteName  # noqa: E402
+from agent.dependencies import Dependencies  # noqa: E402
+from agent.installation import Installation  # noqa: E402
+from agent.knowledge.intents import parse_pack  # noqa: E402
+from tests.simulators.daemon import DEMO, clean_environment, running_daemon  # noqa: E402
+
+QUESTIONS = sorted((HERE.parent / "natural-calibration").glob("questions-*.jsonl"))
+INTENTS = HERE / "intents.jsonl"
+PROMISES = (0.05, 0.10)
+DELTA = 0.05
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--embedding", type=Path, required=True)
+    parser.add_argument("--evidence", type=Path, help="file that keeps the evidence")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        pull = [sys.executable, "-m", "agent", "models", "pull", "all-minilm-l6-v2", "--from", str(given.embedding)]
+        subprocess.run([*pull, "--state", str(state)], check=True, env=clean_environment(), cwd=ROOT)
+        depends_on = loaded(state)
+        kept = recall(given.evidence, depends_on)
+        if kept is None:
+            kept = {"depends_on": depends_on, **collect(state)}
+            if given.evidence:
+                given.evidence.write_text(json.dumps(kept), encoding="utf-8")
+    outcomes = [outcome for epsilon in PROMISES for outcome in conclude(kept, epsilon)]
+    for path in HERE.glob("*-e*.json"):
+        path.unlink()
+    for outcome in outcomes:
+        if outcome.certificate is not None:
+            (HERE / f"{outcome.route}-e{outcome.epsilon * 100:.0f}.json").write_bytes(dump(outcome.certificate))
+        facts = "; ".join(f"{name}: {value}" for name, value in report.facts(outcome))
+        print(f"{outcome.route}, epsilon {outcome.epsilon:g}: {outcome.reason}; {facts}")
+    for epsilon in PROMISES:
+        page = report.page([o for o in outcomes if o.epsilon == epsilon], time.strftime("%d %B %Y"))
+        (HERE / f"report-e{epsilon * 100:.0f}.html").write_text(page, encoding="utf-8")
+
+
+def loaded(state: Path) -> dict[RouteName, Mapping[str, str]]:
+    """What the certificates depend on, as a device with these models sees it."""
+    installation, models = Installation.open(state), Config().models
+    pack = parse_pack((DEMO / "intents.toml").read_text(encoding="utf-8"))
+    now = Dependencies(
+        pack=lambda: pack,
+        embedding=lambda: installation.embedding(models.embedding),
+        ranker=lambda: installation.ranker(models.ranker),
+        text=lambda: installation.slm(models.text),
+    )
+    return {route: dict(now(route)) for route in ROUTES}
+
+
+def recall(file: Path | None, depends_on: Mapping[RouteName, Mapping[str, str]]) -> dict[str, Any] | None:
+    if file is None or not file.is_file():
+        return None
+    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    same = kept["depends_on"] == depends_on and kept["data"] == _data()
+    print("evidence taken from the file" if same else "the evidence in the file is of other parts: asking again")
+    return kept if same else None
+
+
+def collect(state: Path) -> dict[str, Any]:
+    """Ask a real daemon everything."""
+    settings = {"OUTPOST_SERVER__REQUEST_TIMEOUT_S": "300"}
+    with running_daemon(state, settings=settings) as daemon:
+        daemon.cli("intents", "train", str(DEMO / "intents.toml"))
+        found: dict[str, Any] = {"data": _data()}
+        for what, files in (("intents", [INTENTS] if INTENTS.is_file() else []), ("answers", QUESTIONS)):
+            out = state / f"{what}.jsonl"
+            options = [part for file in files for part in ("--data", str(file))]
+            command = [sys.executable, "-m", "agent", "calibrate", what, *options, "--evidence", str(out)]
+            env = clean_environment() | {"OUTPOST_URL": daemon.url, "OUTPOST_STATE": str(state)}
+            if files:
+                subprocess.run(command, env=env, cwd=ROOT, check=False)  # 1 where nothing is certified
+            found[what] = [json.loads(line) for line in out.read_text("utf-8").splitlines()] if files else []
+    return found
+
+
+def _data() -> dict[str, str]:
+    import hashlib
+
+    files = [*QUESTIONS, *([INTENTS] if INTENTS.is_file() else []), *sorted(QUESTIONS[0].parent.glob("pages/*.md"))]
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return {"name": "models/reference/natural-calibration", "sha256": whole.hexdigest()}
+
+
+def conclude(kept: Mapping[str, Any], epsilon: float) -> Sequence[Outcome]:
+    risk = Risk(epsilon=epsilon, delta=DELTA)
+    depends_on, data = kept["depends_on"], kept["data"]
+    answers = conclude_answers([_evidence(one) for one in kept["answers"]], risk, depends_on, data)
+    if not kept["intents"]:
+        return answers
+    told = {"name": "models/reference/certificates/intents.jsonl", "sha256": data["sha256"]}
+    return [*conclude_intents([_evidence(one) for one in kept["intents"]], risk, depends_on["intent"], told), *answers]
+
+
+def _evidence(data: Mapping[str, Any]) -> Evidence:
+    routes = {route: Given(**given) for route, given in data["routes"].items()}
+    return Evidence(data["asked"], data["group"], routes, data["taken"])
+
+
+if __name__ == "__main__":
+    main()
