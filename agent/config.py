@@ -160,7 +160,7 @@ class Escalation(_Section):
     endpoints: tuple[Endpoint, ...] = Field((), description="servers of the path https, in order")
     connect_s: float = Field(5.0, gt=0, le=120, description="deadline of a connection, seconds")
     read_s: float = Field(30.0, gt=0, le=600, description="longest silence of a server, seconds")
-    total_s: float = Field(60.0, gt=0, le=3600, description="a visitor waits so long for the cloud, then is promised it")
+    total_s: float = Field(60.0, gt=0, le=3600, description="a visitor waits so long for the cloud, seconds")
     attempts: int = Field(3, ge=1, le=10, description="tries of one request while the visitor waits")
     max_tokens: int = Field(300, ge=1, le=8192, description="answer length asked of the cloud, tokens")
     passages: int = Field(3, ge=0, le=20, description="passages that may leave with a question")
@@ -173,7 +173,7 @@ class Escalation(_Section):
     daily_money: float = Field(5.0, ge=0, description="most money a day, by the endpoints' prices")
     outbox_mb: int = Field(64, ge=1, le=4096, description="most space for questions that wait for a line, MiB")
     outbox_hours: float = Field(24.0, gt=0, le=720, description="how long a question waits before it goes to a person")
-    cache_hours: float = Field(168.0, ge=0, le=8760, description="how long a cloud's answer may be given again; 0 never")
+    cache_hours: float = Field(168.0, ge=0, le=8760, description="how long a cloud's answer is given again; 0 never")
 
 
 class Mqtt(_Section):
@@ -200,8 +200,8 @@ class Handoff(_Section):
 
 
 class Gateway(_Section):
-    """`outpost gateway`, the cloud side of the path mqtt: broker, upstream and deadlines come from the sections mqtt and
-    escalation of its own file."""
+    """`outpost gateway`, the cloud side of the path mqtt: broker, upstream and deadlines come from the sections mqtt
+    and escalation of its own file."""
 
     name: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$", description="unique among gateways; empty draws one")
     concurrency: int = Field(8, ge=1, le=1000, description="requests that the upstream works on at a time")
@@ -261,6 +261,11 @@ def with_server(config: Config, *, host: str | None, port: int | None) -> Config
     """The configuration with what the command line says about the server; None leaves a field alone."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     return config.model_copy(update={"server": config.server.model_copy(update=given)})
+
+
+def with_consent(config: Config) -> Config:
+    """The configuration with the operator's consent to escalation, given on the command line."""
+    return config.model_copy(update={"escalation": config.escalation.model_copy(update={"enabled": True})})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ Daemon = Annotated[Services, Depends(services)]
 @router.get("/certificates")
 async def certificates(daemon: Daemon) -> JsonObject:
     """Every route's promise and the certificate that keeps it, or the reason why there is none."""
-    return {"routes": [_standing(route, daemon) for route in ROUTES]}
+    return {"routes": [standing(route, daemon) for route in ROUTES]}
 
 
 @router.post("/calibrate/intents")
@@ -76,18 +76,19 @@ def _page(outcomes: Sequence[Outcome]) -> str:
     return report.page(outcomes, time.strftime("%d %B %Y", time.localtime()))
 
 
-def _standing(route: str, daemon: Services) -> JsonObject:
+def standing(route: str, daemon: Services) -> JsonObject:
+    """A route's promise and certificate; also what /admin/status shows."""
     name = next(known for known in ROUTES if known == route)
-    standing = daemon.certificates.current(name)
+    found = daemon.certificates.current(name)
     promise = daemon.config.risk.promise(route)
-    certificate = standing.certificate
+    certificate = found.certificate
     return {
         "route": route,
         "epsilon": promise.epsilon,
         "delta": promise.delta,
         "certificate": certificate.id if certificate else None,
-        "reason": standing.reason,
-        "detail": standing.detail,
+        "reason": found.reason,
+        "detail": found.detail,
         "coverage": certificate.coverage if certificate else None,
         "risk": certificate.risk if certificate else None,
         "risk_upper": certificate.risk_upper if certificate else None,

@@ -21,7 +21,7 @@ from agent.api.services import ASSISTANT, EventStream, Services, attended
 from agent.api.wire import SSE_DONE, ChatRequest, JsonObject, OutpostOptions, sse, usage_object
 from agent.errors import InvalidRequest
 from agent.gathering import ANSWER_TOKENS
-from agent.messages import Answer, ChatMessage, Piece, Provisional, Question, Role, Sampling, Stage
+from agent.messages import Answer, ChatMessage, CloudReply, Piece, Provisional, Question, Role, Sampling, Stage
 
 _RAW_ONLY = (
     "tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "stop", "reasoning_effort",
@@ -72,6 +72,17 @@ def outpost_object(answer: Answer) -> JsonObject:
         "notes": list(answer.notes),
         "timings_ms": dict(answer.timings_ms),
         "event_id": answer.event_id,
+        "cloud": None if answer.cloud is None else _cloud(answer.cloud),
+    }
+
+
+def _cloud(reply: CloudReply) -> JsonObject:
+    return {
+        "path": reply.path,
+        "endpoint": reply.endpoint,
+        "model": reply.model,
+        "cost": reply.cost,
+        "usage": usage_object(reply.usage),
     }
 
 
@@ -111,6 +122,8 @@ def _question(body: ChatRequest) -> Question:
             seed=body.seed,
             max_tokens=body.max_completion_tokens or body.max_tokens or ANSWER_TOKENS,
         ),
+        privacy="private" if options.private else "shareable",
+        deadline_s=options.deadline_s,
         notes=("system messages do not change the assistant",) if unheard else (),
     )
 

@@ -120,6 +120,8 @@ class OutpostOptions(Wire):
     session: str | None = Field(None, min_length=1, max_length=128, description="conversation kept on the device")
     collection: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="collection to search")
     provisional: bool = Field(False, description="stream text before the route is decided")
+    private: bool = Field(False, description="the question must not leave the device")
+    deadline_s: float | None = Field(None, gt=0, le=3600, description="the asker waits no longer, seconds")
 
 
 class SamplingFields(Ignored):
@@ -200,6 +202,14 @@ class ClassifyRequest(Wire):
 
 class TrainRequest(Wire):
     pack: str = Field(min_length=1, description="the intent pack, TOML text")
+
+
+class ExplainRequest(Wire):
+    question: str = Field(min_length=1)
+    collection: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    session: str | None = Field(None, min_length=1, max_length=128)
+    private: bool = False
+    deadline_s: float | None = Field(None, gt=0, le=3600)
 
 
 class FeedbackRequest(Wire):

@@ -17,6 +17,10 @@ def ask(
     collection: Annotated[str | None, typer.Option(help="Collection to search.")] = None,
     session: Annotated[str | None, typer.Option(help="Conversation to continue.")] = None,
     model: Annotated[str, typer.Option(help="outpost (the assistant) or an installed model.")] = "outpost",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell how it would be answered, and why; nothing leaves the device.")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="The question must not leave the device.")] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -24,8 +28,17 @@ def ask(
     text = sys.stdin.read() if question == ["-"] else " ".join(question)
     if not text.strip():
         raise InvalidRequest("there is no question", remedy='Write one: outpost ask "When do you open?"')
+    if dry_run:
+        if model != "outpost":
+            raise InvalidRequest(f"--dry-run explains the assistant's decisions; {model!r} makes none")
+        asked = {"question": text, "collection": collection, "session": session, "private": private}
+        explained = Daemon(url).post("/v1/explain", asked)
+        print_json(explained) if json else print_explanation(explained)
+        return
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
-    options = {"collection": collection, "session": session}
+    options = {"collection": collection, "session": session, "private": private or None}
+    if private and model != "outpost":
+        raise InvalidRequest(f"--private goes with the assistant; {model!r} never asks a cloud")
     if model == "outpost":
         body["outpost"] = {name: value for name, value in options.items() if value is not None}
     daemon = Daemon(url)
@@ -72,6 +85,13 @@ def print_evidence(about: dict[str, Any]) -> None:
         style="dim",
         markup=False,
     )
+    if cloud := about.get("cloud"):
+        cost = f", cost {cloud['cost']:.4f}" if cloud["cost"] else ""
+        console.print(
+            f"  by {cloud['path']} from {cloud['endpoint']} ({cloud['model']}){cost}", style="dim", markup=False
+        )
+    if about["decision"] == "deferred":
+        console.print(f"  outpost events show {about['event_id']} has the answer later", style="dim", markup=False)
     for source in about["sources"][:1] if about["answer_kind"] == "quote" else about["sources"]:
         console.print(f"  from {source['document']}: {source['heading']}", style="dim", markup=False)
     if about["action"]:
@@ -79,3 +99,32 @@ def print_evidence(about: dict[str, Any]) -> None:
         console.print(f"  action {about['action']['name']}({arguments})", style="dim", markup=False)
     for note in about["notes"]:
         console.print(f"  note: {note}", style="yellow", markup=False)
+
+
+def print_explanation(about: dict[str, Any]) -> None:
+    """The route that a question would take, step by step."""
+
+    def line(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False)
+
+    policy, cloud = about["policy"], about["cloud"]
+    holding = "; ".join(f"{name} = {value}" for name, value in policy["overrides"].items())
+    line(f"policy {policy['device']}" + (f", but {holding}" if holding else ""))
+    line(f"language {about['language']}, intent {about['intent'] or 'none'}, {about['retrieval']} retrieval")
+    for candidate in about["candidates"]:
+        least = candidate["least_confidence"]
+        needed = f"needs {least:.2f}" if least is not None else "cannot be served"
+        certificate = candidate["certificate"] or candidate["why_uncertified"]
+        served = ", served" if candidate["served"] else ""
+        line(f"{candidate['route']}: confidence {candidate['confidence']:.2f}, {needed}, {certificate}{served}")
+        line(f"  {candidate['text'] or '(an action)'}", "dim")
+    if about["not_generated"]:
+        line(f"generated: not tried, for nothing that it said could be served ({about['not_generated']})")
+    state = cloud["barrier"] or cloud["delay"] or "may be asked"
+    line(f"cloud: {state}")
+    line(
+        f"decision: {about['decision']} ({about['reason']})" + (", would leave the device" if about["leaves"] else ""),
+        "bold",
+    )
+    for note in about["notes"]:
+        line(f"note: {note}", "yellow")

@@ -18,11 +18,14 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose.", min=0, max=65535)] = None,
     state: Annotated[Path | None, typer.Option(envvar="OUTPOST_STATE", help="State folder.")] = None,
+    cloud: Annotated[
+        bool, typer.Option("--cloud", help="Consent to escalation: questions may leave this device.")
+    ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the daemon until it is stopped (Ctrl-C or SIGTERM)."""
     from agent import daemon
-    from agent.config import load, with_server
+    from agent.config import load, with_consent, with_server
 
     level = logging.getLevelName(log_level.upper())
     if not isinstance(level, int):
@@ -30,4 +33,6 @@ def serve(
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = with_server(load(config), host=host, port=port)
+    if cloud:
+        settings = with_consent(settings)
     asyncio.run(daemon.serve(settings, state or default_state()))

@@ -31,6 +31,7 @@ def _print(found: dict[str, Any]) -> None:
     )
     if latency["count"]:
         console.print(f"answers: median {latency['p50']} ms, 95 % below {latency['p95']} ms ({latency['count']})")
+    _print_promise(found)
     console.print()
     print_table(
         ("model", "kind", "state", "memory", "loads", "crashes", "notes"),
@@ -57,3 +58,44 @@ def _print(found: dict[str, Any]) -> None:
         print_table(decided, ([row[column] for column in decided] for row in found["decisions"]), title="last hour")
     for note in found["notes"]:
         console.print(f"note: {note}", style="yellow", markup=False)
+
+
+def _print_promise(found: dict[str, Any]) -> None:
+    """What is promised, whether it is kept, who answers, and what the cloud may still cost today."""
+    promise, serving, budget, way = found["promise"], found["serving"], found["budget"], found["escalation"]
+    console.print(
+        f"promise: at most {promise['epsilon']:.1%} of local answers wrong, with {1 - promise['delta']:.0%} certainty"
+    )
+    for name, policy in promise["overrides"].items():
+        console.print(f"  {name}: policy {policy}", markup=False)
+    print_table(
+        ("route", "promise", "certificate", "coverage", "risk at most", "on"),
+        (
+            (
+                route["route"],
+                f"{route['epsilon']:.1%}",
+                route["certificate"] or f"none: {route['reason']}",
+                _share(route["coverage"]),
+                _share(route["risk_upper"]),
+                route["n"],
+            )
+            for route in promise["routes"]
+        ),
+    )
+    if serving["questions"]:
+        console.print(
+            f"last day: {serving['questions']} questions, {_share(serving['local_coverage'])} answered locally,"
+            f" {_share(serving['escalation_rate'])} escalated, {serving['handoff']} handed over"
+        )
+    waiting = way["outbox"]["waiting"]
+    line = way["reason"] or ("online" if way["online"] else "offline")
+    console.print(f"cloud: {line}; {waiting} waiting, {way['outbox']['handed_off']} with a person", markup=False)
+    if way["reason"] != "escalation_disabled":
+        spent = ", ".join(
+            f"{budget[name]['spent']:g} of {budget[name]['limit']:g} {name}" for name in ("requests", "tokens", "money")
+        )
+        console.print(f"today's budget: {spent}")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
