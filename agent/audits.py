@@ -156,12 +156,11 @@ class Audits:
         self._counting = asyncio.Lock()
 
     async def open(self) -> None:
-        """Take up what is on the disk, and revoke what should have been before a crash. Raises StorageFailed,
-        StorageFull."""
+        """Take up what is on the disk. Raises StorageFailed, StorageFull."""
         self._states = await self._labels.sequences()
         self._kept_windows = await self._labels.windows()
         for state in self._states.values():
-            await self._judge_promise(state)
+            self._show(state["route"], self._sequence(state).risk())
         if self._cloud is None or self._cloud.allowed() == "escalation_disabled":
             await self._labels.drop_before(float("inf"))  # consent was withdrawn
 
@@ -247,7 +246,8 @@ class Audits:
                 pauses += 1
                 quiet = 0 if self._busy() else quiet + 1
                 try:
-                    if pauses % _WINDOW_PAUSES == 0:
+                    if pauses % _WINDOW_PAUSES == 1:
+                        await self.enforce()
                         await self._keep_windows()
                     if quiet >= _QUIET_PAUSES:
                         await self.audit()
@@ -324,7 +324,8 @@ class Audits:
         await self._labels.settle(event_id, key, state, example=example, session=session)
         self._states[key] = state
         self._show(route, sequence.risk())
-        await self._judge_promise(state)
+        if sequence.broken:
+            await self.enforce()
 
     def _fresh(self, route: RouteName, certificate: str | None) -> dict[str, Any]:
         promise = self._risk.promise(route)
@@ -338,21 +339,19 @@ class Audits:
         promise = Promise(epsilon=state["epsilon"], delta=state["delta"])
         return Sequence.restore(state["sequence"], promise, self._judges)
 
-    async def _judge_promise(self, state: Mapping[str, Any]) -> None:
-        """Revoke the certificate whose promise does not hold. The labels are on the disk already, so that a crash in
-        between leads here again."""
-        route, id = cast(RouteName, state["route"]), state["certificate"]
-        sequence = self._sequence(state)
-        self._show(route, sequence.risk())
-        if not sequence.broken or id is None or self._current_id(route) != id:
-            return
-        reason = _reason(sequence.risk(), state["epsilon"])
-        await asyncio.to_thread(self._certificates.revoke, id, reason)
-        self._metrics.revoked.labels(route).inc()
-        _log.warning("certificate %s is revoked: %s", id, reason)
-        await self._journal.record(
-            Event(f"evt-{uuid.uuid4().hex}", "revoked", "live_risk", route, 0.0, "", intent=None)
-        )
+    async def enforce(self) -> None:
+        """Revoke every certificate in force whose promise does not hold. The labels that say so are on the disk
+        already, so that a crash before the revocation leads here again. Raises StorageFull, StorageFailed."""
+        for route in ROUTES:
+            id = self._current_id(route)
+            state = self._states.get(id) if id is not None else None
+            if state is None or id is None or not (sequence := self._sequence(state)).broken:
+                continue
+            reason = _reason(sequence.risk(), state["epsilon"])
+            await asyncio.to_thread(self._certificates.revoke, id, reason)
+            self._metrics.revoked.labels(route).inc()
+            _log.warning("certificate %s is revoked: %s", id, reason)
+            await self._journal.record(Event(f"evt-{uuid.uuid4().hex}", "revoked", "live_risk", route, 0.0, ""))
 
     async def reinstate(self, id: str) -> None:
         """Trust a revoked certificate again, with its live evidence begun anew. Raises NotFound where it is not

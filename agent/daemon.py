@@ -34,8 +34,11 @@ from agent.api.app import create_app
 from agent.api.guard import Access, allowed_hosts
 from agent.api.services import Services
 from agent.assistant import Assistant
+from agent.audits import Audits
 from agent.calibrating import Calibrating
 from agent.confidence.certificate import Certificates
+from agent.confidence.labelled import plain
+from agent.confidence.live import Judge
 from agent.config import Config
 from agent.dependencies import Dependencies
 from agent.engines.clients import TextClient, TrainingReport
@@ -50,6 +53,7 @@ from agent.library import Library
 from agent.messages import InstalledModel
 from agent.paths import shipped
 from agent.telemetry.journal import Journal
+from agent.telemetry.labels import Labels
 from agent.telemetry.metrics import Metrics, State
 from agent.understanding import WORKER, Understanding
 
@@ -128,6 +132,7 @@ class _Background:
         self.tasks.append(tasks.create_task(self._prepare(), name="daemon:prepare"))
         self.tasks.append(tasks.create_task(self.services.library.keep_embedded(), name="daemon:embed"))
         self.tasks.append(tasks.create_task(self.services.reach.run(), name="daemon:reach"))
+        self.tasks.append(tasks.create_task(self.services.audits.run(), name="daemon:audits"))
 
     async def _prepare(self) -> None:
         for model in self.config.models.pinned:
@@ -195,6 +200,20 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             state / "certificates", shipped("models", "reference", "certificates"), config.risk, dependencies
         )
         await asyncio.to_thread(certificates.refresh)
+        admission = Admission(config.server.queue)
+        labels = await stack.enter_async_context(Labels(state / "labels.db", keep=config.risk.keep_examples))
+        audits = Audits(
+            config.risk,
+            labels=labels,
+            certificates=certificates,
+            cloud=beyond.escalator if config.escalation.enabled else None,
+            agree=_alike,
+            judges={"cloud": Judge(config.risk.cloud_error, 0.1, 0.1), "visitor": Judge(config.risk.feedback_error)},
+            journal=journal,
+            metrics=metrics,
+            busy=lambda: admission.active > 0,
+        )
+        await audits.open()
         assistant = Assistant(
             config.assistant,
             retriever=library,
@@ -207,6 +226,7 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             certificates=certificates,
             escalator=beyond.escalator,
             people=beyond.escalator,
+            witness=audits,
         )
 
         async def train_intents(pack: str) -> TrainingReport:
@@ -250,7 +270,9 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             certificates=certificates,
             calibrating=Calibrating(assistant, library, understanding, certificates, config.risk, dependencies),
             reach=beyond,
-            admission=Admission(config.server.queue),
+            audits=audits,
+            labels=labels,
+            admission=admission,
             models=installation.models,
             ready=lambda: condition.ready,
             notes=notes,
@@ -266,6 +288,11 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             await stack.enter_async_context(asked)
             await stack.enter_async_context(beyond.link)
         yield services, condition, _Background(services, condition, installation, config)
+
+
+def _alike(device: str, cloud: str) -> bool:
+    mine, theirs = plain(device), plain(cloud)
+    return bool(mine and theirs) and (mine in theirs or theirs in mine)
 
 
 def examples(pack: IntentPack) -> int:

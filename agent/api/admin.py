@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 
+from agent.api import audits, promise
 from agent.api.services import Services, services
 from agent.api.wire import JsonObject, ModelRequest
 from agent.engines.pool import ModelStatus
@@ -83,7 +84,11 @@ async def operator_status(daemon: Daemon) -> JsonObject:
             {"decision": decision, "reason": reason, "count": count}
             for (decision, reason), count in sorted(decisions.items(), key=lambda item: -item[1])
         ],
+        "promise": promise.promise(daemon),
+        "serving": await promise.serving(daemon),
+        "budget": promise.budget(daemon),
         "escalation": _escalation(await daemon.reach.escalator.status()),
+        "live_risk": await audits.to_json(daemon.audits),
         "latency_ms": _latency(daemon.recent_ms),
         "notes": list(daemon.notes()),
     }

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent.api import admin, calibration, events, knowledge, openai, pages, wire
+from agent.api import admin, audits, calibration, events, explain, knowledge, openai, pages, wire
 from agent.api.guard import Access, Guard, error_body, error_headers
 from agent.api.services import Services
 from agent.errors import InvalidRequest, NotFound, OutpostError
@@ -34,8 +34,9 @@ def create_app(services: Services, access: Access) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
-    for router in (openai.router, knowledge.router, admin.router, calibration.router, events.router, pages.router()):
-        app.include_router(router)
+    for module in (openai, explain, knowledge, admin, calibration, audits, events):
+        app.include_router(module.router)
+    app.include_router(pages.router())
     return _Counted(Guard(app, access), services)
 
 

@@ -146,6 +146,7 @@ async def forget(session: str, daemon: Daemon) -> JsonObject:
     return {
         "questions": await daemon.reach.outbox.forget(session),
         "payloads": await daemon.reach.audit.forget(session),
+        "labels": await daemon.audits.forget(session),
     }
 
 

@@ -128,4 +128,5 @@ async def end_session(session: str, daemon: Daemon) -> None:
 @router.post("/feedback", status_code=204)
 async def feedback(body: FeedbackRequest, daemon: Daemon) -> None:
     await daemon.journal.rate(body.event_id, body.rating)
+    await daemon.audits.judged(body.event_id, body.rating)
     daemon.metrics.feedback.labels(body.rating).inc()

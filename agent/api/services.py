@@ -16,6 +16,7 @@ from agent.api.admission import Admission
 from agent.api.guard import error_body
 from agent.api.wire import sse
 from agent.assistant import Assistant
+from agent.audits import Audits
 from agent.calibrating import Calibrating
 from agent.confidence.certificate import Certificates
 from agent.config import Config
@@ -26,6 +27,7 @@ from agent.escalation.reach import Reach
 from agent.library import Library
 from agent.messages import Answer, InstalledModel, Usage
 from agent.telemetry.journal import Journal
+from agent.telemetry.labels import Labels
 from agent.telemetry.metrics import Metrics
 from agent.understanding import Understanding
 
@@ -49,6 +51,8 @@ class Services:
     certificates: Certificates
     calibrating: Calibrating
     reach: Reach
+    audits: Audits
+    labels: Labels
     admission: Admission
     models: Callable[[], Sequence[InstalledModel]]
     ready: Callable[[], bool]

@@ -111,7 +111,6 @@ class Store:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         db = apsw.Connection(str(self._path))
         db.set_busy_timeout(5000)
-        # fetchall: apsw runs the statements after one that gives a row only as the rows are read
         db.execute("PRAGMA journal_mode = WAL").fetchall()  # alone: apsw stops a script at the first row that it gives
         db.execute("PRAGMA synchronous = FULL; PRAGMA secure_delete = ON").fetchall()
         version = int(next(db.execute("PRAGMA user_version"))[0])

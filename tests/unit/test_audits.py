@@ -278,6 +278,7 @@ async def test_a_crash_before_the_revocation_is_made_good(tmp_path: Path) -> Non
         await audited(one, 300, wrong=0.5)
     (tmp_path / "certificates" / "revoked.json").unlink()
     async with device(tmp_path) as one:
+        await one.audits.enforce()
         assert one.certificates.current("quote").reason == "certificate_revoked"
 
 
