@@ -59,8 +59,10 @@ class Score:
 
     def at(self, total: float) -> float:
         """The confidence of a sum of terms."""
-        if not math.isfinite(total) or total <= self.knots[0][0]:
-            return self.knots[0][1] if total == total else 0.0
+        if math.isnan(total):
+            return 0.0
+        if total <= self.knots[0][0]:
+            return self.knots[0][1]
         for (left, low), (right, high) in pairwise(self.knots):
             if total <= right:
                 return low + (high - low) * (total - left) / (right - left)
