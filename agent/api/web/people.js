@@ -53,14 +53,16 @@ function asked(shown) {
   const meta = el("p", { class: "quiet" });
   const id = `answer-${shown.event_id}`;
   const box = el("textarea", { id, rows: "2", maxlength: "20000", spellcheck: "true", dir: "auto" });
-  const learn = el("input", { type: "checkbox" });
   const send = el("button", { type: "button", class: "sign" }, text("span", "op_case_send"));
+  const teach = el("button", { type: "button", class: "plain" }, text("span", "op_case_teach"));
   const leave = el("button", { type: "button", class: "plain" }, text("span", "op_case_dismiss"));
   const path = `/admin/handoffs/${encodeURIComponent(shown.event_id)}`;
-  send.addEventListener("click", () => {
+  const answer = (button, learn) => () => {
     if (!box.value.trim()) return box.focus();
-    return act(send, () => call("POST", `${path}/answer`, { body: { text: box.value, learn: learn.checked } }), "op_case_sent");
-  });
+    return act(button, () => call("POST", `${path}/answer`, { body: { text: box.value, learn } }), "op_case_sent");
+  };
+  send.addEventListener("click", answer(send, false));
+  teach.addEventListener("click", answer(teach, true));
   leave.addEventListener("click", () => act(leave, () => call("POST", `${path}/dismiss`, { body: {} }), "op_case_dismissed"));
   const found = el("details", {}, text("summary", "op_case_found"), ...shown.passages.map((found) => el("blockquote", { dir: "auto" }, found)));
   const node = el(
@@ -71,8 +73,7 @@ function asked(shown) {
     shown.passages.length ? found : null,
     text("label", "op_case_answer", undefined, { for: id }),
     box,
-    el("label", { class: "tick" }, learn, text("span", "op_case_learn")),
-    el("div", { class: "choices" }, send, leave),
+    el("div", { class: "choices" }, send, teach, leave),
   );
   return { node, state: shown.state, update: (now) => (meta.textContent = about(now)) };
 }
