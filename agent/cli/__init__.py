@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from agent import __version__
-from agent.cli import ask, bench, calibrate, events, gateway, intents, knowledge, models, serve, status
+from agent.cli import ask, audit, bench, calibrate, events, gateway, intents, knowledge, models, serve, status
 from agent.errors import OutpostError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(intents.app, name="intents")
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(models.app, name="models")
+app.add_typer(audit.app, name="audit")
 app.add_typer(events.app, name="events")
 
 

@@ -39,6 +39,8 @@ _TICK_S = 0.5
 """How soon a line that came back is noticed."""
 _WIDTH = 4
 _FULL_BUDGET_S = 300.0
+_PATIENCE_S = 60.0
+"""How long an answer may take where nobody stands waiting for it, if ``total_s`` is less."""
 _log = logging.getLogger("outpost.escalation")
 
 
@@ -291,7 +293,7 @@ class Escalator:
     async def _whole(
         self, request: CloudRequest, restoration: Restoration, session: str | None, hold: int
     ) -> CloudReply:
-        deadline_s = min(self._config.total_s, max(1.0, request.expires_at - time.time()))
+        deadline_s = min(max(self._config.total_s, _PATIENCE_S), max(1.0, request.expires_at - time.time()))
         async with aclosing(self._answer(request, restoration, session, deadline_s)) as events:
             async for event in events:
                 if isinstance(event, CloudReply):

@@ -189,6 +189,8 @@ class MqttLink:
                 await self._connection(tls, password)
             except (aiomqtt.MqttError, OSError) as error:
                 self.problem = _told(error)
+            if self._closing:
+                return  # the goodbye failed, which ended the cancellation
             failures = 1 if time.monotonic() - started > _STABLE_S else failures + 1
             pause = random.uniform(0.2, 1.0) * min(MAX_BACKOFF_S, BACKOFF_S * 2 ** min(failures - 1, 10))
             _log.warning(

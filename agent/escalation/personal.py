@@ -30,6 +30,7 @@ _UNEXPECTED: Final = (ArithmeticError, AttributeError, LookupError, RuntimeError
 """What a mistake in here can raise; every one of them keeps the request at home."""
 _REMEDY: Final = "Nothing has left the device; a person has to answer."
 _PASSES: Final = 4
+_EDGES: Final = frozenset(" \t\n,;")
 
 
 class Finder:
@@ -112,7 +113,7 @@ _HIDDEN_EMAILS: Final = (
     ),
 )
 _PHONE: Final = re.compile(
-    r"(?<![\w.,/+-])(?:\+|\(\+?)?\s?[0-9](?:[ \u00a0\u202f()./-]{0,3}[0-9]){5,18}(?![\w€$£%]|[.,][0-9])"
+    r"(?<![\w.,+-])(?<![0-9]/)(?:\+|\(\+?)?\s?[0-9](?:[ \u00a0\u202f()./-]{0,3}[0-9]){5,18}(?![\w€$£%]|[.,][0-9])"
 )
 _PHONE_WORD: Final = re.compile(
     r"(?i)\b(?:call|ring|phone|telephone|tel|mobile|cell|text|sms|dial|whatsapp|reach\w*\s+\w+(?:\s+\w+)?\s+(?:on|at|under)"
@@ -166,22 +167,21 @@ def _any_of(entries: Iterable[str]) -> re.Pattern[str] | None:
 def _disjoint(text: str, found: Iterable[Span]) -> tuple[Span, ...]:
     """The spans without overlaps: what an earlier one covers is cut out of a later one, what is left of that stays."""
     taken: list[Span] = []
+    free = bytearray(b"\1") * len(text)
     for span in found:
-        pieces = [(span.start, span.end)]
-        for other in taken:
-            pieces = [
-                piece
-                for start, end in pieces
-                for piece in ((start, min(end, other.start)), (max(start, other.end), end))
-                if piece[0] < piece[1]
-            ]
-        for start, end in pieces:
-            while start < end and text[start] in " \t\n,;":
-                start += 1
-            while end > start and text[end - 1] in " \t\n,;":
+        start = free.find(1, span.start, span.end)
+        while start >= 0:
+            stop = free.find(0, start, span.end)
+            stop = span.end if stop < 0 else stop
+            begin, end = start, stop
+            while begin < end and text[begin] in _EDGES:
+                begin += 1
+            while end > begin and text[end - 1] in _EDGES:
                 end -= 1
-            if any(char.isalnum() for char in text[start:end]):
-                taken.append(Span(start, end, span.kind))
+            if any(char.isalnum() for char in text[begin:end]):
+                taken.append(Span(begin, end, span.kind))
+                free[begin:end] = bytes(end - begin)
+            start = free.find(1, stop, span.end)
     return tuple(sorted(taken, key=lambda span: span.start))
 
 
@@ -195,7 +195,7 @@ _STYLES: Final = (
 _HEADS: Final = tuple(
     (f"{opening}{kind}{joint}".lower(), closing) for opening, joint, closing in _STYLES for kind in _KINDS
 )
-_MOST_DIGITS: Final = 5
+_MOST_DIGITS: Final = 4
 _FORM: Final = re.compile(
     "|".join(
         rf"{re.escape(opening)}(?:{'|'.join(_KINDS)}){re.escape(joint)}[0-9]{{1,{_MOST_DIGITS}}}{re.escape(closing)}"

@@ -23,6 +23,11 @@ def names(text: str) -> Iterator[Span]:
         yield from _name(text, trigger.end(), lower=True)
     for trigger in _CAPITAL.finditer(text):
         yield from _name(text, trigger.end())
+    for trigger in _ROLE.finditer(text):
+        for span in _name(text, trigger.end(), doubtful=True):
+            words = text[span.start : span.end].split()
+            if _folded(words[0]) in GIVEN or (len(words) > 1 and not any(_folded(word) in NOUNS for word in words)):
+                yield span
     for trigger in _PERHAPS.finditer(text):
         yield from _name(text, trigger.end(), lower=small, doubtful=True)
     for trigger in _TITLE.finditer(text):
@@ -31,7 +36,7 @@ def names(text: str) -> Iterator[Span]:
         yield from _name(text, trigger.start(), lower=True)
     for found in _BEFORE.finditer(text):
         words = found[1].split()
-        if _is_name(words[0], doubtful=True) and (len(words) > 1 or _folded(words[0]) in GIVEN or found[2]):
+        if _is_name(words[0], doubtful=True) and (len(words) > 1 or _is_given(words[0]) or found[2]):
             yield Span(found.start(1), found.end(1), "NAME")
     for trigger in _CLOSING.finditer(text):
         end = text.find("\n", trigger.end())
@@ -44,10 +49,13 @@ def names(text: str) -> Iterator[Span]:
 def cards(text: str, reachable: Iterable[int]) -> Iterator[Span]:
     """Two or three capitalised words at the beginning of a line or sentence, right before one of these places."""
     for place in reachable:
-        match = _CARD.search(text[:place])
-        words = match[1].split() if match else []
-        if match and _is_name(words[0], doubtful=True) and not any(_folded(w.strip(".")) in TITLES for w in words):
-            yield Span(match.start(1), match.end(1), "NAME")
+        begin = max(0, place - _CARD_CHARS)
+        match = _CARD.search(text[begin:place])
+        if match is None or (begin and match.start() == 0):
+            continue
+        words = match[1].split()
+        if _is_name(words[0], doubtful=True) and not any(_folded(word.strip(".")) in TITLES for word in words):
+            yield Span(begin + match.start(1), begin + match.end(1), "NAME")
 
 
 def births(text: str) -> Iterator[Span]:
@@ -71,6 +79,7 @@ def places(text: str) -> Iterator[Span]:
 # ---------------------------------------------------------------- names
 
 _W: Final = r"[^\W\d_]"
+_INITIAL: Final = re.compile(r" [A-Z]\.(?!\w)")
 _WORD: Final = re.compile(rf"(?:[DOLdol]['’](?={_W}))?{_W}+(?:['’-]{_W}+)*")
 
 TITLES: Final = frozenset(
@@ -129,14 +138,19 @@ _CAPITAL: Final = re.compile(
 )
 """After these comes a name if the word is capitalised."""
 
+_ROLE: Final = re.compile(
+    r"(?i)\b(?:patient(?:in)?|inhaber(?:in)?|kund(?:e|in)|gast|guest|customer|passenger|holder|teilnehmer(?:in)?|bewohner(?:in)?)"
+    r"\s+(?=[^\W\d_])"
+)
+"""After these comes a name if it is a common one, or of two words."""
+
 _PERHAPS: Final = re.compile(
     r"(?i)\b(?:i\s*am|i['’]?m|this\s+is|it['’]?s|it\s+is|ich\s+bin|hier\s+ist|here\s+is|das\s+ist|hier)\s+"
-    r"(?:(?:der|die)\s+(?=[^\W\d_]))?"
 )
 """After these comes a name or anything else; a capitalised word that is neither everyday nor a profession counts."""
 
 _TITLE: Final = re.compile(
-    r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Dame|Lady|Lord|Rev|Herrn?|Frau|Fr|Fräulein|Familie|MR|MRS|MS|DR|HERR|FRAU)"
+    r"(?<!eine )(?<!nsere )\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Dame|Lady|Lord|Rev|Herrn?|Frau|Fr|Fräulein|Familie|MR|MRS|MS|DR|HERR|FRAU)"
     r"\b(?=\.?\s+[^\W\d_])"
 )
 _TITLE_LOWER: Final = re.compile(
@@ -148,6 +162,7 @@ _BEFORE: Final = re.compile(
     rf"({_W}+(?:['’-]{_W}+)*(?:\s+{_W}+(?:['’-]{_W}+)*){{0,2}})\s+"
     rf"(?:(?:here|hier)\b(?![ \t]+(?:is|ist|are|sind))|((?:is\s+)?speaking\b|am\s+Apparat\b|mein\s+Name\b|ist\s+mein\s+Name\b))"
 )
+_CARD_CHARS: Final = 80
 _CARD: Final = re.compile(
     rf"(?:^|[\n.;:!?]\s*)({_W}+(?:['’-]{_W}+)*(?:\s+[A-ZÀ-ÞŁŞÇĞİ]{_W}*\.?(?:['’-]{_W}+)*){{1,2}})[ ,;:/(<-]{{1,3}}$"
 )
@@ -199,7 +214,7 @@ def _name(text: str, at: int, *, lower: bool = False, doubtful: bool = False) ->
         return
     if not titled and found and _folded(found[0]) in NOUNS and _folded(found[0]) not in GIVEN:
         return
-    if text[end : end + 3] == " S." or re.match(r" [A-Z]\.(?!\w)", text[end:]):
+    if _INITIAL.match(text, end):
         end += 3
     yield Span(start, end, "NAME")
 
@@ -208,8 +223,8 @@ def _skip(text: str, position: int, *, initial: bool = False) -> int:
     """Behind what may stand between two words of a name: a blank, the dot of an initial or title, a quoted nickname."""
     if initial and text[position : position + 1] == ".":
         position += 1
-    blank = re.match(r"[ \t\u00a0]*", text[position:])
-    position += blank.end() if blank else 0
+    while text[position : position + 1] in (" ", "\t", "\u00a0"):
+        position += 1
     if text[position : position + 1] in ('"', "“", "„", "‘") and text[position + 1 : position + 2].isupper():
         position += 1
     elif text[position : position + 2] in ('" ', "” ", "’ "):
@@ -226,21 +241,23 @@ def _counts(word: str, lower: bool) -> bool:
 
 def _is_name(word: str, *, doubtful: bool) -> bool:
     plain = _folded(word)
-    if plain in GIVEN:
+    if _is_given(word):
         return True
     if plain in COMMON or plain in NOUNS or not word[0].isupper():
         return False
     return not (doubtful and _NO_NAME.search(plain))
 
 
+def _is_given(word: str) -> bool:
+    """A common given name; one that is an everyday word too only if it is capitalised."""
+    plain = _folded(word)
+    return plain in GIVEN and (plain not in COMMON or word[0].isupper())
+
+
 def _convincing(words: list[str], lower: bool) -> bool:
     """Whether words after "I'm" or "ich bin" are a name and not what somebody is."""
-    first = _folded(words[0].strip(".,\"“”'"))
-    if first in GIVEN:
-        return True
-    if lower and not words[0][0].isupper():
-        return False
-    return _is_name(words[0].strip('.,"“”'), doubtful=True)
+    first = words[0].strip(".,\"“”'") or words[0]
+    return _is_given(first) or (_is_name(first, doubtful=True) and not (lower and first[0].islower()))
 
 
 def _folded(word: str) -> str:
@@ -298,6 +315,10 @@ _PLACE_BEGINNINGS: Final = frozenset(
 )
 _BRITISH: Final = re.compile(r"[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}\b")
 _STATE: Final = re.compile(r"[A-Z]{2} \d{5}(?:-\d{4})?\b")
+_COMMA: Final = re.compile(r",?\s+(?=\S)|,\s*")
+_CAPITAL_NEXT: Final = re.compile(r" [A-ZÄÖÜ]")
+_WORD_NEXT: Final = re.compile(r"\s+[^\W\d_]")
+_BLANKS: Final = re.compile(r"[ \t]+")
 _HOUSEHOLD: Final = frozenset("flat apartment apt unit suite no nr nummer wohnung".split())
 _STREET: Final = re.compile(
     r"(?i)(?:stra(?:ß|ss)e|str|weg|gasse|allee|platz|ring|damm|ufer|markt|hof|steig|pfad|avenue|street|road|lane|drive)\.?$"
@@ -308,15 +329,15 @@ def _place(text: str, at: int, *, lower: bool) -> Iterator[Span]:
     end = _segment(text, at, lower=lower)
     if end is None:
         return
-    while match := re.match(r",?\s+(?=\S)|,\s*", text[end:]):
-        begins = end + match.end()
+    while match := _COMMA.match(text, end):
+        begins = match.end()
         state = _STATE.match(text, begins)
         following = state.end() if state else _segment(text, begins, lower=False)
         if following is None:
             break
-        segment = text[end + match.end() : following]
+        segment = text[begins:following]
         code = _POSTCODE.search(segment)
-        beyond = re.match(r",\s+", text[following:])
+        beyond = text.startswith(", ", following)
         number = text[at:end].strip()[:1].isdigit() or re.search(r"\d", text[at:end])
         leads = beyond and number and _POSTCODE.search(text[following : following + 40]) and not code
         household = _folded(text[at:end].split()[0]) in _HOUSEHOLD
@@ -348,10 +369,12 @@ def _segment(text: str, at: int, *, lower: bool) -> int | None:
             end = code.end()
             break
         if part[0].isdigit():
-            if words == 0 and not re.match(r"\s+[^\W\d_]", text[match.end() :]):
+            if words == 0 and not _WORD_NEXT.match(text, match.end()):
                 break
             end = match.end()
-        elif plain in _PLACE_PARTICLES and (words or plain == "the"):
+        elif plain in _PLACE_PARTICLES and (
+            words or part[0].isupper() or (plain == "the" and _CAPITAL_NEXT.match(text, match.end()))
+        ):
             pass
         elif part[0].isupper() and plain not in _CONTACT and _is_place(plain, words):
             end, taken = match.end(), taken + 1
@@ -363,8 +386,8 @@ def _segment(text: str, at: int, *, lower: bool) -> int | None:
         if part.endswith(".") and not _STREET.search(part) and len(part) > 4:
             end = match.end() - 1
             break
-        blank = re.match(r"[ \t]+", text[match.end() :])
+        blank = _BLANKS.match(text, match.end())
         if blank is None:
             break
-        position = match.end() + blank.end()
+        position = blank.end()
     return end

@@ -1,0 +1,112 @@
+"""`outpost audit`: what left this device; reads the log in the state folder, with a daemon beside it or without one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli.http import Json, State
+from agent.cli.screen import console, print_json, print_table, size
+from agent.errors import StorageFailed
+from agent.escalation import audit
+from agent.paths import default_state
+
+app = typer.Typer(help="What left this device, and deleting it.", no_args_is_help=True)
+_SHOWN_FAULTS = 20
+
+
+def _file(state: Path | None) -> Path:
+    return (state or default_state()) / audit.FILE
+
+
+@app.command()
+def verify(
+    head: Annotated[str, typer.Option(help="NUMBER:HASH that an earlier verification printed.")] = "",
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Check that nothing was changed, removed or reordered; exit code 1 where something was."""
+    verdict = audit.verify(_file(state), noted=head)
+    if json:
+        print_json({"ok": not verdict.faults, **asdict(verdict)})
+    else:
+        for fault in verdict.faults[:_SHOWN_FAULTS]:
+            console.print(f"entry {fault.seq} {fault.problem}", style="red", markup=False)
+        if len(verdict.faults) > _SHOWN_FAULTS:
+            console.print(f"and {len(verdict.faults) - _SHOWN_FAULTS} more")
+        console.print(
+            f"{verdict.entries} entries, {verdict.payloads} payloads kept, {verdict.deleted} deleted;"
+            f" {len(verdict.faults) or 'no'} faults\nhead {verdict.head}",
+            markup=False,
+        )
+    if verdict.faults:
+        sys.exit(1)
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="So many of the newest entries.")] = 20,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Show when something left, by which path and to whom."""
+    entries = audit.entries(_file(state), limit=limit)
+    if json:
+        for entry in entries:
+            print_json(asdict(entry))
+        return
+    print_table(
+        ("entry", "time", "what", "path", "endpoint", "size", "key"),
+        (
+            (
+                entry.seq,
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at)),
+                entry.kind if entry.kind == "sent" else f"deleted {entry.detail}",
+                entry.path,
+                entry.endpoint,
+                size(entry.size) if entry.kind == "sent" else "",
+                entry.key,
+            )
+            for entry in entries
+        ),
+    )
+
+
+@app.command()
+def show(
+    entry: Annotated[int, typer.Argument(help="Number of an entry.")], state: State = None, json: Json = False
+) -> None:
+    """Print what was sent, byte for byte."""
+    found, payload = audit.show(_file(state), entry)
+    if json:
+        data: dict[str, Any] = asdict(found)
+        print_json({**data, "payload": None if payload is None else payload.decode("utf-8", "backslashreplace")})
+    elif payload is None:
+        console.print("its payload was deleted" if found.kind == "sent" else f"deleted the payloads {found.detail}")
+    else:
+        sys.stdout.buffer.write(payload)
+        sys.stdout.flush()
+
+
+@app.command()
+def forget(
+    session: Annotated[str, typer.Argument(help="Id of a session.")], state: State = None, json: Json = False
+) -> None:
+    """Delete everything that was sent for a session; the chain still verifies."""
+    path = _file(state)
+    deleted = audit.forget(path, session)
+    left = audit.verify(path)
+    if json:
+        print_json({"session": session, "deleted": deleted, "ok": not left.faults})
+    else:
+        console.print(f"{deleted} payloads deleted; {left.payloads} of others are kept", markup=False)
+    if left.faults:
+        raise StorageFailed(
+            f"the payloads are deleted, but the log has {len(left.faults)} faults",
+            remedy="`outpost audit verify` names them.",
+        )
