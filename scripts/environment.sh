@@ -99,10 +99,10 @@ build_llama() {
     long_step "installing llama.cpp" "$VENV/install.log" "$VENV/bin/pip" install "$folder"/llama_cpp_python-*.whl
 }
 
-# install_mosquitto: the MQTT broker of the tests; openssl makes their certificates.
+# install_mosquitto: the MQTT broker of the tests.
 install_mosquitto() {
     apt-get update -qq &&
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto openssl
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto
 }
 
 # environment EXTRA: .venv with the project and one of its extras; does nothing where that is there already.

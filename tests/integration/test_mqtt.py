@@ -24,6 +24,7 @@ from agent.escalation.https import Https
 from agent.escalation.link import MqttLink, Received
 from agent.escalation.mqtt import MqttPath
 from agent.messages import ChatMessage, CloudDelta, CloudReply, CloudRequest
+from tests.benchmarks.kill_mqtt import campaign
 from tests.simulators.broker import ACL, Authority, Broker, running_broker
 from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_daemon
 from tests.simulators.gateway import RunningGateway, running_gateway
@@ -56,9 +57,10 @@ def gateways(
     tmp_path_factory: pytest.TempPathFactory, broker: Broker, upstream: RunningDaemon
 ) -> Iterator[tuple[RunningGateway, RunningGateway]]:
     folder, url = tmp_path_factory.mktemp("gateways"), upstream.url + "/v1"
+    limits = "requests_per_minute = 1000000\ntokens_per_day = 1000000000\n"
     with (
-        running_gateway(folder, broker, url, TINY, name="north", wait=False) as north,
-        running_gateway(folder, broker, url, TINY, name="south", wait=False) as south,
+        running_gateway(folder, broker, url, TINY, name="north", further=limits, wait=False) as north,
+        running_gateway(folder, broker, url, TINY, name="south", further=limits, wait=False) as south,
     ):
         yield north, south
 
@@ -245,6 +247,16 @@ async def test_requests_survive_a_broker_that_is_killed(
             await ask(path, request())
         broker.start()
         assert all(reply.text for reply in await asyncio.gather(*asking))
+
+
+async def test_brokers_and_gateways_killed_under_load_lose_nothing(
+    broker: Broker, both: tuple[RunningGateway, RunningGateway], upstream: RunningDaemon
+) -> None:
+    """A small share of tests/benchmarks/kill_mqtt.py."""
+    outcome = await campaign(broker, list(both), upstream.url, broker_kills=2, gateway_kills=2, askers=4, seed=7)
+    assert outcome.broker_kills == outcome.gateway_kills == 2
+    assert outcome.answered == outcome.asked > 0
+    assert (outcome.lost, outcome.twice) == (0, 0)
 
 
 async def test_messages_that_the_brokers_full_queue_drops_are_sent_again(

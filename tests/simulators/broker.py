@@ -1,7 +1,6 @@
 """A real mosquitto on a free port: TLS with client certificates, an ACL, TCP_NODELAY; tests kill and start it again.
 
-Certificates are made once a session by openssl. A client's certificate names its user (the CN), and the ACL is by user,
-as in docs/mqtt.md.
+A client's certificate names its user (the CN), and the ACL is by user, as in docs/mqtt.md.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import trustme
 
 from agent.config import Mqtt
 
@@ -49,8 +49,8 @@ ACL = GATEWAY_ACL + OPERATOR_ACL + DEVICE_ACL
 def mosquitto() -> str:
     """The broker's program, or a skip."""
     found = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-    if found is None or shutil.which("openssl") is None:
-        pytest.skip("mosquitto or openssl is not installed: apt-get install mosquitto openssl")
+    if found is None:
+        pytest.skip("mosquitto is not installed: apt-get install mosquitto")
     return found
 
 
@@ -59,34 +59,35 @@ class Authority:
     """A certificate authority of the tests; ``client`` makes certificates as they are asked for."""
 
     folder: Path
+    signs: trustme.CA
 
     @staticmethod
     def make(folder: Path) -> Authority:
         folder.mkdir(parents=True, exist_ok=True)
-        _openssl("req", "-x509", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                 "-days", "2", "-subj", "/CN=Outpost tests", "-addext", "basicConstraints=critical,CA:TRUE",
-                 "-keyout", str(folder / "ca.key"), "-out", str(folder / "ca.pem"))  # fmt: skip
-        authority = Authority(folder)
-        authority.client("server", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        authority = Authority(folder, trustme.CA())
+        authority.signs.cert_pem.write_to_path(authority.ca)
+        authority._write("server", authority.signs.issue_cert("localhost", "127.0.0.1"))
         return authority
 
     @property
     def ca(self) -> Path:
         return self.folder / "ca.pem"
 
-    def client(self, user: str, extension: str = "extendedKeyUsage=clientAuth") -> tuple[Path, Path]:
+    def client(self, user: str) -> tuple[Path, Path]:
         """Certificate and key of a user."""
-        stem = self.folder / user.replace("/", "_")
-        cert, key, request = (stem.with_suffix(end) for end in (".pem", ".key", ".csr"))
+        cert, key = self.pair(user)
         if not cert.exists():
-            subject = "/CN=" + user.replace("/", "\\/")
-            _openssl("req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                     "-subj", subject, "-keyout", str(key), "-out", str(request))  # fmt: skip
-            extensions = stem.with_suffix(".ext")
-            extensions.write_text(extension, encoding="ascii")
-            _openssl("x509", "-req", "-in", str(request), "-CA", str(self.ca), "-CAkey", str(self.folder / "ca.key"),
-                     "-CAcreateserial", "-days", "2", "-extfile", str(extensions), "-out", str(cert))  # fmt: skip
+            self._write(user, self.signs.issue_cert("client.test", common_name=user))
         return cert, key
+
+    def pair(self, user: str) -> tuple[Path, Path]:
+        stem = user.replace("/", "_")
+        return self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
+
+    def _write(self, user: str, issued: trustme.LeafCert) -> None:
+        cert, key = self.pair(user)
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(cert)
 
 
 @dataclass
@@ -151,7 +152,7 @@ class Broker:
 def running_broker(folder: Path, authority: Authority, *, acl: str = ACL, further: str = "") -> Iterator[Broker]:
     """A broker with this ACL and further lines of configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    cert, key = authority.client("server")
+    cert, key = authority.pair("server")
     (folder / "acl").write_text(acl, encoding="ascii")
     (folder / "acl").chmod(0o600)
     port = free_port()
@@ -179,7 +180,3 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)

@@ -67,7 +67,12 @@ def running_gateway(
         broker.toml("gateway") + f'[gateway]\nname = "{name}"\nmetrics_port = {port}\n{further}', encoding="utf-8"
     )
     command = [sys.executable, "-m", "agent", "gateway", "--config", str(config)]
-    environment = clean_environment() | {"OPENAI_BASE_URL": upstream, "OPENAI_MODEL": model, "OPENAI_API_KEY": "unused"}
+    environment = clean_environment() | {
+        "PYTHONFAULTHANDLER": "1",
+        "OPENAI_BASE_URL": upstream,
+        "OPENAI_MODEL": model,
+        "OPENAI_API_KEY": "unused",
+    }
     log = folder / f"{name}.log"
     with log.open("ab") as stream:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=stream)
@@ -83,6 +88,6 @@ def running_gateway(
             try:
                 running.process.wait(30)
             except subprocess.TimeoutExpired:
-                running.process.kill()
+                running.process.send_signal(signal.SIGABRT)  # writes where it hangs
                 running.process.wait()
                 raise AssertionError(f"the gateway did not stop: {log.read_text(errors='replace')[-2000:]}") from None
