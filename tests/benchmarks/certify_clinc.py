@@ -4,7 +4,7 @@
     python -m tests.benchmarks.certify_clinc --evidence tests/data/clinc_evidence.npz        (minutes less)
 
 Evidence: every one of the 18,000 sentences in scope and 200 out of scope (train, val and both out-of-scope sets) is
-classified by a pack that was trained without it (five folds). The population is these sentences with out of scope
+classified by a pack that was trained without it (--folds). The population is these sentences with out of scope
 weighted to 18 %; its risk at any threshold is known exactly. A run draws tune and calibrate from it, with replacement,
 each half of what CLINC150's validation split would offer at that weight; fits, certifies, and compares the true risk of
 what would be served with epsilon. Three other ways to choose the threshold get the same two draws together:
@@ -81,7 +81,7 @@ class Population:
         return coverage, float(self.weight[reached & ~self.right].sum()) / coverage if coverage else 0.0
 
 
-def out_of_fold(data: Clinc, vectors: Vectors | None, folds: int = 5) -> Population:
+def out_of_fold(data: Clinc, vectors: Vectors | None, folds: int) -> Population:
     """Every sentence classified by a pack that has not seen it."""
     labelled = [*data.train, *data.val]
     outside = [*data.oos_train, *data.oos_val]
@@ -197,6 +197,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="file that keeps the vectors between runs")
     parser.add_argument("--evidence", type=Path, help="use this evidence instead of making it")
     parser.add_argument("--write", action="store_true", help=f"keep the evidence as {EVIDENCE.relative_to(ROOT)}")
+    parser.add_argument(
+        "--folds", type=int, default=5, help="parts of CLINC150, each classified by packs of the others"
+    )
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--half", type=int, default=HALF, help="samples of tune, and of calibrate")
@@ -206,7 +209,7 @@ def main() -> None:
     else:
         data = Clinc.read(Path(os.environ.get("OUTPOST_SHARED_DATA") or ROOT.parent / "shared" / "data"))
         vectors = Vectors(given.embedding, given.cache) if given.embedding else None
-        population = out_of_fold(data, vectors)
+        population = out_of_fold(data, vectors, given.folds)
         if vectors:
             vectors.keep()
     if given.write:

@@ -11,6 +11,7 @@ what the questions gave in FILE, and takes it from there where the file exists a
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -34,8 +35,14 @@ from agent.installation import Installation  # noqa: E402
 from agent.knowledge.intents import parse_pack  # noqa: E402
 from tests.simulators.daemon import DEMO, clean_environment, running_daemon  # noqa: E402
 
-QUESTIONS = sorted((HERE.parent / "natural-calibration").glob("questions-*.jsonl"))
-INTENTS = HERE / "intents.jsonl"
+FILES = {
+    "intents": [HERE / "intents.jsonl"],
+    "answers": sorted((HERE.parent / "natural-calibration").glob("questions-*.jsonl")),
+}
+NAMES = {
+    "intents": "models/reference/certificates/intents.jsonl",
+    "answers": "models/reference/natural-calibration",
+}
 PROMISES = (0.05, 0.10)
 DELTA = 0.05
 
@@ -51,11 +58,11 @@ def main() -> None:
         subprocess.run([*pull, "--state", str(state)], check=True, env=clean_environment(), cwd=ROOT)
         depends_on = loaded(state)
         kept = recall(given.evidence, depends_on)
-        if kept is None:
-            kept = {"depends_on": depends_on, **collect(state)}
-            if given.evidence:
-                given.evidence.write_text(json.dumps(kept), encoding="utf-8")
-    outcomes = [outcome for epsilon in PROMISES for outcome in conclude(kept, epsilon)]
+        if missing := [what for what in FILES if what not in kept]:
+            kept |= collect(state, missing, depends_on)
+    if given.evidence:
+        given.evidence.write_text(json.dumps(kept), encoding="utf-8")
+    outcomes = [outcome for epsilon in PROMISES for outcome in conclude(kept, depends_on, epsilon)]
     for path in HERE.glob("*-e*.json"):
         path.unlink()
     for outcome in outcomes:
@@ -81,50 +88,50 @@ def loaded(state: Path) -> dict[RouteName, Mapping[str, str]]:
     return {route: dict(now(route)) for route in ROUTES}
 
 
-def recall(file: Path | None, depends_on: Mapping[RouteName, Mapping[str, str]]) -> dict[str, Any] | None:
+def recall(file: Path | None, depends_on: Mapping[RouteName, Mapping[str, str]]) -> dict[str, Any]:
+    """What the file holds that is still of these parts and data."""
     if file is None or not file.is_file():
-        return None
+        return {}
     kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    same = kept["depends_on"] == depends_on and kept["data"] == _data()
-    print("evidence taken from the file" if same else "the evidence in the file is of other parts: asking again")
-    return kept if same else None
+    return {what: one for what, one in kept.items() if one["of"] == [digest(what), _parts(what, depends_on)]}
 
 
-def collect(state: Path) -> dict[str, Any]:
-    """Ask a real daemon everything."""
-    settings = {"OUTPOST_SERVER__REQUEST_TIMEOUT_S": "300"}
-    with running_daemon(state, settings=settings) as daemon:
+def collect(state: Path, missing: Sequence[str], depends_on: Mapping[RouteName, Mapping[str, str]]) -> dict[str, Any]:
+    """Ask a real daemon."""
+    found: dict[str, Any] = {}
+    with running_daemon(state, settings={"OUTPOST_SERVER__REQUEST_TIMEOUT_S": "300"}) as daemon:
         daemon.cli("intents", "train", str(DEMO / "intents.toml"))
-        found: dict[str, Any] = {"data": _data()}
-        for what, files in (("intents", [INTENTS] if INTENTS.is_file() else []), ("answers", QUESTIONS)):
+        env = clean_environment() | {"OUTPOST_URL": daemon.url, "OUTPOST_STATE": str(state)}
+        for what in missing:
             out = state / f"{what}.jsonl"
-            options = [part for file in files for part in ("--data", str(file))]
+            options = [part for file in FILES[what] for part in ("--data", str(file))]
             command = [sys.executable, "-m", "agent", "calibrate", what, *options, "--evidence", str(out)]
-            env = clean_environment() | {"OUTPOST_URL": daemon.url, "OUTPOST_STATE": str(state)}
-            if files:
-                subprocess.run(command, env=env, cwd=ROOT, check=False)  # 1 where nothing is certified
-            found[what] = [json.loads(line) for line in out.read_text("utf-8").splitlines()] if files else []
+            subprocess.run(command, env=env, cwd=ROOT, check=False)  # 1 where nothing is certified
+            evidence = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+            found[what] = {"of": [digest(what), _parts(what, depends_on)], "evidence": evidence}
     return found
 
 
-def _data() -> dict[str, str]:
-    import hashlib
-
-    files = [*QUESTIONS, *([INTENTS] if INTENTS.is_file() else []), *sorted(QUESTIONS[0].parent.glob("pages/*.md"))]
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(hashlib.sha256(file.read_bytes()).digest())
-    return {"name": "models/reference/natural-calibration", "sha256": whole.hexdigest()}
+def _parts(what: str, depends_on: Mapping[RouteName, Mapping[str, str]]) -> Mapping[str, str]:
+    return depends_on["intent" if what == "intents" else "quote"]
 
 
-def conclude(kept: Mapping[str, Any], epsilon: float) -> Sequence[Outcome]:
+def digest(what: str) -> str:
+    """Of the labelled data, with the pages that they are about."""
+    pages = sorted(FILES[what][0].parent.glob("pages/*.md")) if what == "answers" else []
+    return hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in [*FILES[what], *pages])).hexdigest()
+
+
+def conclude(
+    kept: Mapping[str, Any], depends_on: Mapping[RouteName, Mapping[str, str]], epsilon: float
+) -> list[Outcome]:
     risk = Risk(epsilon=epsilon, delta=DELTA)
-    depends_on, data = kept["depends_on"], kept["data"]
-    answers = conclude_answers([_evidence(one) for one in kept["answers"]], risk, depends_on, data)
-    if not kept["intents"]:
-        return answers
-    told = {"name": "models/reference/certificates/intents.jsonl", "sha256": data["sha256"]}
-    return [*conclude_intents([_evidence(one) for one in kept["intents"]], risk, depends_on["intent"], told), *answers]
+    evidence = {what: [_evidence(one) for one in kept[what]["evidence"]] for what in FILES}
+    data = {what: {"name": NAMES[what], "sha256": digest(what)} for what in FILES}
+    return [
+        *conclude_intents(evidence["intents"], risk, depends_on["intent"], data["intents"]),
+        *conclude_answers(evidence["answers"], risk, depends_on, data["answers"]),
+    ]
 
 
 def _evidence(data: Mapping[str, Any]) -> Evidence:

@@ -1,0 +1,167 @@
+"""`outpost calibrate` against a real daemon: evidence from its own pipeline, certificates in force, voided by what they
+depend on. The promises here are loose on purpose: these tests are about the mechanism, not about the models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agent.confidence.certificate import parse
+from tests.integration.conftest import install_embedding
+from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, running_daemon
+
+UTTERANCES = ROOT / "models" / "reference" / "certificates" / "intents.jsonl"
+QUESTIONS = ROOT / "models" / "reference" / "natural-dev" / "questions.jsonl"
+SETTINGS = {"OUTPOST_MODELS__TEXT": "", "OUTPOST_RISK__EPSILON": "0.35", "OUTPOST_RISK__COVERAGE_FLOOR": "0.05"}
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    """A device without an SLM: quotes and intents."""
+    state = tmp_path_factory.mktemp("calibrated")
+    install_embedding(state)
+    with running_daemon(state, settings=SETTINGS) as running:
+        running.cli("intents", "train", str(DEMO / "intents.toml"))
+        yield running
+
+
+def standing(device: RunningDaemon, route: str) -> dict[str, object]:
+    with device.client(operator=True) as client:
+        routes = client.get("/admin/certificates").raise_for_status().json()["routes"]
+    found: dict[str, object] = next(each for each in routes if each["route"] == route)
+    return found
+
+
+@pytest.mark.timeout(400)
+def test_intents_are_certified_and_void_with_another_pack(device: RunningDaemon, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    done = device.cli("calibrate", "intents", "--data", str(UTTERANCES), "--report", str(report), "--json")
+    (outcome,) = json.loads(done.stdout)["outcomes"]
+    assert outcome["reason"] == "certified"
+    certificate = parse((device.state / "certificates" / "intent.json").read_bytes())
+    assert certificate.id == outcome["id"] == standing(device, "intent")["certificate"]
+    assert certificate.wrong <= 0.35 * certificate.served
+    assert certificate.n + certificate.tuned_on == len(UTTERANCES.read_text(encoding="utf-8").splitlines())
+    assert report.read_text(encoding="utf-8").count("<svg") == 2
+
+    pack = tmp_path / "pack.toml"
+    pack.write_text((DEMO / "intents.toml").read_text(encoding="utf-8") + "\n# another\n", encoding="utf-8")
+    device.cli("intents", "train", str(pack))
+    assert standing(device, "intent")["reason"] == "certificate_void"
+    assert "intents" in str(standing(device, "intent")["detail"])
+    device.cli("intents", "train", str(DEMO / "intents.toml"))
+    assert standing(device, "intent")["certificate"] == certificate.id
+
+
+@pytest.mark.timeout(400)
+def test_answers_are_certified_on_documents_that_are_gone_afterwards(device: RunningDaemon, tmp_path: Path) -> None:
+    kept = tmp_path / "evidence.jsonl"
+    done = device.cli("calibrate", "answers", "--data", str(QUESTIONS), "--evidence", str(kept), "--json")
+    (outcome,) = json.loads(done.stdout)["outcomes"]
+    evidence = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    asked = [json.loads(line)["question"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    assert [one["asked"] for one in evidence] == asked
+    assert len({one["group"] for one in evidence}) == 8
+    assert outcome["route"] == "quote"
+    assert outcome["reason"] == "certified"
+    assert outcome["certificate"]["depends_on"]["text"] == "none"
+    assert standing(device, "quote")["certificate"] == outcome["id"]
+    with device.client() as client:
+        collections = client.get("/v1/knowledge").json()["collections"]
+    assert not [each for each in collections if each["collection"].startswith("calibrate-")]
+
+
+@pytest.mark.timeout(200)
+def test_the_devices_own_collection_can_be_asked(device: RunningDaemon, tmp_path: Path) -> None:
+    """With too few labels to certify anything: exit code 1, and the collection stays."""
+    (tmp_path / "hours.md").write_text("# Hours\n\nThe museum opens at 9 am.\n", encoding="utf-8")
+    data = tmp_path / "own.jsonl"
+    rows = [
+        {"question": "When does the museum open?", "answers": ["9 am"]},
+        {"question": "Is there a pool?", "answers": []},
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    device.cli("knowledge", "add", "-c", "venue", str(tmp_path / "hours.md"))
+    done = device.cli("calibrate", "answers", "--data", str(data), "-c", "venue", "--json", check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["outcomes"][0]["reason"] == "too_few_labels"
+    assert "venue" in device.cli("knowledge", "list", "--json").stdout
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"text": "hello"}], "has no 'intent'"),
+        ([{"text": "speak up", "intent": "luoder"}], "no intent 'luoder'"),
+        ([], "no examples"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_named(
+    device: RunningDaemon, tmp_path: Path, rows: list[dict[str, str]], says: str
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = device.cli("calibrate", "intents", "--data", str(data), check=False)
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
+def test_what_the_pack_has_learnt_certifies_nothing(device: RunningDaemon, tmp_path: Path) -> None:
+    import tomllib
+
+    intent = tomllib.loads((DEMO / "intents.toml").read_text(encoding="utf-8"))["intents"][0]
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"text": intent["examples"][0].upper(), "intent": intent["name"]}), encoding="utf-8")
+    done = device.cli("calibrate", "intents", "--data", str(data), check=False)
+    assert done.returncode == 1
+    assert "examples of the pack" in done.stderr
+
+
+def test_a_document_that_is_not_there_is_named(device: RunningDaemon, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"question": "When?", "answers": [], "documents": ["no.md"]}', encoding="utf-8")
+    assert "no folder" in device.cli("calibrate", "answers", "--data", str(data), check=False).stderr
+    (tmp_path / "pages").mkdir()
+    assert "no.md" in device.cli("calibrate", "answers", "--data", str(data), check=False).stderr
+
+
+def test_calibration_is_the_operators(device: RunningDaemon) -> None:
+    body = {"rows": [{"text": "speak up", "intent": "louder"}]}
+    with device.client() as client:
+        for path in ("/admin/calibrate/intents", "/admin/calibrate/answers"):
+            assert client.post(path, json=body).status_code == 401
+        assert client.get("/admin/certificates").status_code == 401
+
+
+@pytest.mark.timeout(200)
+def test_one_calibration_at_a_time_and_a_client_that_leaves_ends_its_own(device: RunningDaemon) -> None:
+    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    page = (QUESTIONS.parent / "pages" / rows[0]["page"]).read_text(encoding="utf-8")
+    body = {
+        "rows": [{"question": row["question"], "answers": [], "documents": ["page"]} for row in rows],
+        "documents": [{"id": "page", "text": page}],
+    }
+    with device.client(operator=True, timeout=120) as client:
+        with client.stream("POST", "/admin/calibrate/answers", json=body) as running:
+            lines = running.iter_lines()
+            assert "progress" in next(lines)
+            second = client.post("/admin/calibrate/answers", json=body)
+            assert second.status_code == 409
+            assert second.json()["error"]["code"] == "conflict"
+        _until_free(client)
+        collections = client.get("/v1/knowledge").json()["collections"]
+    assert not [each for each in collections if each["collection"].startswith("calibrate-")]
+
+
+def _until_free(client: httpx.Client) -> None:
+    """Asks for another calibration, which is refused for its labels once the one before has ended."""
+    rows = [{"question": "When?", "answers": [], "documents": ["no.md"]}]
+    wrong = {"rows": rows, "documents": [{"id": "a", "text": "b"}]}
+    for _ in range(200):
+        if client.post("/admin/calibrate/answers", json=wrong).status_code == 400:
+            return
+    raise AssertionError("the calibration of a client that went away goes on")
