@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.progress import Progress
@@ -42,7 +43,10 @@ def intents(
 
 @app.command()
 def answers(
-    data: Data,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Labelled examples (JSON lines).")] = None,
+    from_events: Annotated[
+        bool, typer.Option("--from-events", help="Use what audits and escalations taught this device.")
+    ] = False,
     collection: Annotated[str | None, typer.Option("--collection", "-c", help="Ask about these documents.")] = None,
     report_file: Annotated[Path | None, typer.Option("--report", help="Write the report here (HTML).")] = None,
     png: Png = None,
@@ -56,7 +60,18 @@ def answers(
     No answers: the documents do not hold one. The documents lie in a folder `pages` or `documents` beside the file, and
     are stored for the calibration only; with --collection the device's own documents are asked instead. `page` is taken
     for a single document; `evidence` is the sentence that answers.
+
+    With --from-events the examples are the device's own (see risk.keep_examples), asked in the collection that they
+    came from.
     """
+    daemon = Daemon(url, state, operator=True)
+    if from_events == bool(data):
+        raise typer.BadParameter("name files with --data, or take the device's own examples with --from-events")
+    if from_events:
+        rows, collection = _own_examples(daemon, collection)
+        _run("answers", {"rows": rows, "collection": collection}, daemon, report_file, png, evidence, json)
+        return
+    data = data or []
     found = _lines(data)
     rows = [_question(row, where) for where, row in found]
     body: dict[str, Any] = {"rows": rows, "collection": collection}
@@ -64,10 +79,46 @@ def answers(
         folder = _documents_folder(data)
         names = sorted({name for row in rows for name in row["documents"]})
         body["documents"] = [_document(folder, name) for name in names]
-    _run("answers", body, Daemon(url, state, operator=True), report_file, png, evidence, json)
+    _run("answers", body, daemon, report_file, png, evidence, json)
+
+
+@app.command()
+def examples(
+    out: Annotated[Path, typer.Option("--out", help="Write them here (JSON lines).")],
+    url: Url = DEFAULT_URL,
+    state: State = None,
+) -> None:
+    """Export what audits and escalations taught this device, one judged question a line."""
+    rows = list(Daemon(url, state, operator=True).lines("/admin/examples"))
+    _write(out, "".join(jsonlib.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    console.print(f"{len(rows)} examples in {out}", markup=False)
+
+
+@app.command()
+def reinstate(certificate: str, url: Url = DEFAULT_URL, state: State = None) -> None:
+    """Trust a revoked certificate again; its live evidence begins anew. A new calibration needs no such thing."""
+    Daemon(url, state, operator=True).post(f"/admin/certificates/{quote(certificate, safe='')}/reinstate", {})
+    console.print(f"{certificate} is in force again", markup=False)
 
 
 # ---------------------------------------------------------------- labelled data
+
+
+def _own_examples(daemon: Daemon, collection: str | None) -> tuple[list[dict[str, Any]], str]:
+    """Those of one collection. Raises InvalidRequest where there are none, or of several and none is named."""
+    rows = list(daemon.lines("/admin/examples"))
+    names = sorted({str(row["collection"]) for row in rows})
+    if not rows:
+        raise InvalidRequest(
+            "the device has kept no examples", remedy="Set risk.keep_examples, and let it audit and escalate."
+        )
+    if collection is None and len(names) > 1:
+        raise InvalidRequest(f"there are examples of {', '.join(names)}", remedy="Name one with --collection.")
+    chosen = collection or names[0]
+    picked = [{"question": row["question"], "answers": row["answers"]} for row in rows if row["collection"] == chosen]
+    if not picked:
+        raise InvalidRequest(f"no example is of {chosen!r}", remedy=f"There are examples of {', '.join(names)}.")
+    return picked, chosen
 
 
 def _lines(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:

@@ -73,6 +73,15 @@ class Daemon:
                     raise from_code(event["error"]["code"], event["error"]["message"])
                 yield event
 
+    def lines(self, path: str) -> Iterator[dict[str, Any]]:
+        """The objects of a stream of JSON lines."""
+        with self._client() as client, _connection_errors(self._url), client.stream("GET", path) as response:
+            if response.is_error:
+                response.read()
+                raise _error(response)
+            for line in response.iter_lines():
+                yield json.loads(line)
+
     def _call(self, method: str, path: str, **content: Any) -> Any:
         with self._client() as client, _connection_errors(self._url):
             response = client.request(method, path, **content)

@@ -82,6 +82,7 @@ def _print_promise(found: dict[str, Any]) -> None:
             for route in promise["routes"]
         ),
     )
+    _print_live(found["live_risk"])
     if serving["questions"]:
         console.print(
             f"last day: {serving['questions']} questions, {_share(serving['local_coverage'])} answered locally,"
@@ -95,6 +96,42 @@ def _print_promise(found: dict[str, Any]) -> None:
             f"{budget[name]['spent']:g} of {budget[name]['limit']:g} {name}" for name in ("requests", "tokens", "money")
         )
         console.print(f"today's budget: {spent}")
+
+
+def _print_live(live: dict[str, Any]) -> None:
+    """Whether the promise is kept while the device runs."""
+    audits = live["audits"]
+    if live["routes"]:
+        print_table(
+            ("route", "live risk", "at least", "at most", "judged", "drift"),
+            (
+                (
+                    route["route"] if route["certificate"] else f"{route['route']} (uncertified)",
+                    "revoked" if route["revoked"] else _share(route["estimate"]),
+                    _share(route["lower"]),
+                    _share(route["upper"]),
+                    _judged(route),
+                    _drift(route["drift"]),
+                )
+                for route in live["routes"]
+            ),
+        )
+    made = f"none are made ({audits['barrier']})" if audits["barrier"] else f"{audits['waiting']} waiting"
+    console.print(
+        f"audits: {audits['today']} of {audits['per_day']} today, {made}; {live['examples']} examples kept",
+        markup=False,
+    )
+
+
+def _judged(route: dict[str, Any]) -> str:
+    wrong = route["wrong"]
+    return ", ".join(f"{count} by {who}, {wrong[who]} wrong" for who, count in route["labels"].items() if count) or "-"
+
+
+def _drift(drift: dict[str, Any] | None) -> str:
+    if drift is None or drift["psi"] is None:
+        return "-"
+    return f"PSI {drift['psi']:.2f}" + (" (large)" if drift["warning"] else "")
 
 
 def _share(value: float | None) -> str:
