@@ -23,7 +23,7 @@ from agent.errors import StorageFailed
 from agent.gathering import ANSWER_TOKENS
 from agent.knowledge import retrieval
 from agent.knowledge.intents import IntentPack
-from agent.messages import InstalledModel, Quote
+from agent.messages import InstalledModel, ModelFile, Quote
 
 Model = Callable[[], InstalledModel | None]
 NONE = "none"
@@ -59,7 +59,13 @@ def identity(model: InstalledModel | None) -> str:
     """The hash of a model's files."""
     if model is None:
         return NONE
-    return _digest(json.dumps(sorted([file.path, file.sha256] for file in model.files)))
+    return _files(model.files)
+
+
+@lru_cache(maxsize=16)
+def _files(files: tuple[ModelFile, ...]) -> str:
+    """Kept, for every answer asks for it."""
+    return _digest(json.dumps(sorted([file.path, file.sha256] for file in files)))
 
 
 @lru_cache(maxsize=1)
