@@ -255,7 +255,8 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             missing = installation.missing(config)
             fallbacks = [f"{m.model}: {note}" for m in pool.status().models for note in m.notes]
             line = [f"MQTT: {beyond.link.problem}"] if beyond.link is not None and beyond.link.problem else []
-            return [*missing, *condition.notes.values(), *library.notes(), *installation.notes(), *fallbacks, *line]
+            watched = [*library.notes(), *installation.notes(), *audits.notes()]
+            return [*missing, *condition.notes.values(), *watched, *fallbacks, *line]
 
         services = Services(
             config=config,
@@ -359,6 +360,7 @@ async def _own_memory() -> int:
 
 def _gauges(services: Services) -> State:
     pool = services.pool.status()
+    spent = services.reach.budget.spent()
     return State(
         gauges={
             "queue_active": services.admission.active,
@@ -367,6 +369,9 @@ def _gauges(services: Services) -> State:
             "memory_used_bytes": pool.used_bytes,
             "sessions": len(services.assistant.sessions),
             "ready": float(services.ready()),
+            "cloud_requests_today": spent.requests,
+            "cloud_tokens_today": spent.tokens,
+            "cloud_money_today": spent.money,
             **({} if services.reach.link is None else {"mqtt_connected": float(services.reach.link.online())}),
         },
         workers={
