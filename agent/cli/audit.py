@@ -1,20 +1,25 @@
-"""`outpost audit`: what left this device; reads the log in the state folder, with a daemon beside it or without one."""
+"""`outpost audit`: what left this device; reads the log in the state folder, with a daemon beside it or without."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from agent.cli.http import Json, State
+from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json, print_table, size
-from agent.errors import StorageFailed
+from agent.errors import StorageFailed, Unauthorized, Unavailable
 from agent.escalation import audit
+from agent.escalation.outbox import Outbox
+from agent.escalation.store import Store
 from agent.paths import default_state
+from agent.telemetry.labels import Labels
 
 app = typer.Typer(help="What left this device, and deleting it.", no_args_is_help=True)
 _SHOWN_FAULTS = 20
@@ -95,18 +100,41 @@ def show(
 
 @app.command()
 def forget(
-    session: Annotated[str, typer.Argument(help="Id of a session.")], state: State = None, json: Json = False
+    session: Annotated[str, typer.Argument(help="Id of a session.")],
+    url: Url = DEFAULT_URL,
+    state: State = None,
+    json: Json = False,
 ) -> None:
-    """Delete everything that was sent for a session; the chain still verifies."""
+    """Delete everything that a session asked, was answered and had sent for it; the chain still verifies."""
+    try:
+        gone = Daemon(url, state, operator=True).delete(f"/admin/sessions/{quote(session, safe='')}/events")
+    except (Unavailable, Unauthorized):  # none is running, or not with this state folder
+        gone = asyncio.run(_forget(state or default_state(), session))
     path = _file(state)
-    deleted = audit.forget(path, session)
-    left = audit.verify(path)
+    faults = audit.verify(path).faults if path.exists() else ()
     if json:
-        print_json({"session": session, "deleted": deleted, "ok": not left.faults})
+        print_json({"session": session, **gone, "ok": not faults})
     else:
-        console.print(f"{deleted} payloads deleted; {left.payloads} of others are kept", markup=False)
-    if left.faults:
-        raise StorageFailed(
-            f"the payloads are deleted, but the log has {len(left.faults)} faults",
-            remedy="`outpost audit verify` names them.",
+        console.print(
+            f"deleted {gone['payloads']} requests that had left, {gone['questions']} questions"
+            f" and {gone['labels']} examples",
+            markup=False,
         )
+    if faults:
+        raise StorageFailed(
+            f"all of it is deleted, but the log has {len(faults)} faults", remedy="`outpost audit verify` names them."
+        )
+
+
+async def _forget(state: Path, session: str) -> dict[str, int]:
+    """The same on the files, where no daemon answers."""
+    gone = {"questions": 0, "payloads": 0, "labels": 0}
+    if (state / "outbox.db").exists():
+        async with Store(state / "outbox.db") as store:
+            gone["questions"] = await Outbox(store, limit_bytes=0, person_s=0).forget(session)
+    if (state / audit.FILE).exists():
+        gone["payloads"] = await asyncio.to_thread(audit.forget, state / audit.FILE, session)
+    if (state / "labels.db").exists():
+        async with Labels(state / "labels.db", keep=sys.maxsize) as labels:
+            gone["labels"] = await labels.forget(session)
+    return gone

@@ -1,0 +1,69 @@
+"""`outpost audit` as an operator types it, on a log that no daemon has open."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+
+from agent.escalation.audit import AuditLog
+from tests.simulators.daemon import ROOT, clean_environment
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+async def state(tmp_path: Path) -> Path:
+    async with AuditLog(tmp_path / "audit.db") as log:
+        for number, session in enumerate(("anna", "ben", "anna"), start=1):
+            sent = f'{{"question": "question {number} of {session}"}}'.encode()
+            await log.record(sent, key=f"key{number}", session=session, path="https", endpoint="cloud")
+    return tmp_path
+
+
+def outpost(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = clean_environment() | {"OUTPOST_STATE": str(state), "OUTPOST_URL": NOBODY, "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-m", "agent", "audit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False, timeout=100)
+
+
+def test_verify_list_show_and_forget(state: Path) -> None:
+    verified = outpost(state, "verify", "--json")
+    assert verified.returncode == 0, verified.stderr
+    found = json.loads(verified.stdout)
+    assert (found["ok"], found["entries"], found["payloads"]) == (True, 3, 3)
+
+    listed = [json.loads(line) for line in outpost(state, "list", "--json").stdout.splitlines()]
+    assert [(entry["seq"], entry["endpoint"]) for entry in listed] == [(1, "cloud"), (2, "cloud"), (3, "cloud")]
+    assert outpost(state, "show", "2").stdout == '{"question": "question 2 of ben"}'
+
+    forgotten = outpost(state, "forget", "anna", "--json")
+    assert forgotten.returncode == 0, forgotten.stderr
+    assert json.loads(forgotten.stdout)["payloads"] == 2
+    assert "deleted" in outpost(state, "show", "1").stdout
+    assert outpost(state, "show", "2").stdout == '{"question": "question 2 of ben"}'
+
+    again = outpost(state, "verify", "--head", found["head"])
+    assert again.returncode == 0, again.stdout
+    assert "4 entries, 1 payloads kept, 2 deleted; no faults" in again.stdout
+
+
+def test_a_fault_is_named_and_the_exit_code_is_1(state: Path) -> None:
+    db = apsw.Connection(str(state / "audit.db"))
+    db.execute("UPDATE entry SET at = at - 3600 WHERE seq = 2")
+    db.close()
+    verified = outpost(state, "verify")
+    assert verified.returncode == 1
+    assert "entry 2 was changed" in verified.stdout
+
+
+def test_no_log_is_one_line(tmp_path: Path) -> None:
+    verified = outpost(tmp_path, "verify")
+    assert verified.returncode == 1
+    assert "no audit log" in verified.stderr
+    assert "Traceback" not in verified.stderr
