@@ -1,12 +1,16 @@
 """What asking the cloud costs beyond the cloud's own time, and what signals and decision cost of a request.
 
     python tests/benchmarks/escalation.py https [--pairs 200]
+    python tests/benchmarks/escalation.py mqtt [--pairs 200]
     python tests/benchmarks/escalation.py decision [--rounds 5]      # OUTPOST_EMBEDDING_MODEL gives it embeddings
 
 ``https``: a second daemon behind TLS (HTTP/2) is the cloud. The same question is asked of the same endpoint directly
 (httpx, the same body, the same kind of connection) and through our path, in pairs that take turns; then the same with
 the whole escalation: what leaves is built, budgeted, stored in the outbox, recorded in the audit log, sent, settled.
 What counts is the median of the pairs' differences.
+
+``mqtt``: the same pairs, ours through mosquitto (TLS, client certificates) and a gateway in a process of its own that
+asks the same endpoint.
 
 ``decision``: the demo's questions are asked of a daemon whose functions for signals and decision are timed; their
 share of the time from question to answer.
@@ -28,6 +32,7 @@ import sys
 import tempfile
 import time
 import tomllib
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -45,10 +50,14 @@ from agent.config import Config, Endpoint, Escalation, load, with_server  # noqa
 from agent.escalation.completions import Dialect, Events, body, chunk  # noqa: E402
 from agent.escalation.endpoints import client, targets  # noqa: E402
 from agent.escalation.https import Https  # noqa: E402
+from agent.escalation.link import MqttLink  # noqa: E402
+from agent.escalation.mqtt import MqttPath  # noqa: E402
 from agent.escalation.reach import reach  # noqa: E402
 from agent.escalation.request import build, finder  # noqa: E402
-from agent.messages import CloudReply, CloudRequest, Inquiry  # noqa: E402
+from agent.messages import ChatMessage, CloudReply, CloudRequest, Inquiry  # noqa: E402
+from tests.simulators.broker import Authority, running_broker  # noqa: E402
 from tests.simulators.daemon import DEMO, TINY, clean_environment, install_tiny, running_daemon  # noqa: E402
+from tests.simulators.gateway import running_gateway  # noqa: E402
 
 QUESTION = "My name is Anna Berger and I want to know when the last boat leaves on Sundays."
 TOKENS = 16
@@ -153,6 +162,35 @@ async def https(folder: Path, endpoint: Endpoint, pairs: int) -> None:
             await asyncio.gather(running, return_exceptions=True)
 
 
+# ---------------------------------------------------------------- mqtt
+
+
+async def mqtt(folder: Path, endpoint: Endpoint, pairs: int) -> None:
+    settings = Escalation(endpoints=(endpoint,), max_tokens=TOKENS)
+    (target,) = targets(settings, {})
+    upstream = f'[[escalation.endpoints]]\nurl = "{endpoint.url}"\nmodel = "{TINY}"\nca_file = "{endpoint.ca_file}"\n'
+    limits = f"requests_per_minute = 1000000\ntokens_per_day = 1000000000\n{upstream}"
+    with (
+        running_broker(folder / "broker", Authority.make(folder / "authority")) as broker,
+        running_gateway(folder, broker, endpoint.url, TINY, name="only", further=limits),
+    ):
+        link = MqttLink(broker.settings("hall/kiosk"), client_id="outpost-hall-kiosk", prefix="outpost/hall/kiosk")
+        async with client(target, settings) as connection, MqttPath(link) as path, link:
+            assert await link.wait_online(30), link.problem
+
+            def request() -> CloudRequest:
+                messages = (ChatMessage("system", "Answer briefly."), ChatMessage("user", QUESTION))
+                return CloudRequest(uuid.uuid4().hex, "event", messages, TOKENS, time.time() + 600)
+
+            async def direct() -> None:
+                await post(connection, target.url, body(request(), TINY, Dialect()))
+
+            async def ours() -> None:
+                await replied(path.ask(request(), deadline_s=60))
+
+            print((await paired(direct, ours, pairs)).line("path mqtt", 15))
+
+
 async def post(connection: httpx.AsyncClient, url: str, content: bytes) -> None:
     """The direct call: the same stream, read to its end by the same means."""
     events, pieces = Events(), []
@@ -248,6 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("https").add_argument("--pairs", type=int, default=200)
+    verbs.add_parser("mqtt").add_argument("--pairs", type=int, default=200)
     verbs.add_parser("decision").add_argument("--rounds", type=int, default=5)
     serving = verbs.add_parser("timed-serve")
     serving.add_argument("--state", type=Path)
@@ -261,6 +300,9 @@ def main() -> None:
         if given.verb == "https":
             with cloud(Path(name)) as endpoint:
                 asyncio.run(https(Path(name), endpoint, given.pairs))
+        elif given.verb == "mqtt":
+            with cloud(Path(name)) as endpoint:
+                asyncio.run(mqtt(Path(name), endpoint, given.pairs))
         else:
             decision(Path(name), given.rounds)
 

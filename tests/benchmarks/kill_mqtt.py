@@ -1,7 +1,7 @@
 """Kill -9 of the broker and of gateways at random moments under load: nothing acknowledged may get lost, nothing be
 answered twice.
 
-    python -m tests.benchmarks.kill_mqtt [--broker 100] [--gateway 100] [--askers 8] [--seed 1] [--json]
+    python -m tests.benchmarks.kill_mqtt [--broker 100] [--gateway 100] [--askers 8] [--seed 1] [--minutes M] [--json]
 
 A device asks by MQTT without pause, from several askers at a time, through a real mosquitto (TLS) and two real gateways
 in front of a daemon that generates. As the outbox does, an asker sends a question again under the same key when the
@@ -103,9 +103,10 @@ class Load:
 
 async def campaign(
     broker: Broker, gateways: list[RunningGateway], upstream_url: str, *, broker_kills: int, gateway_kills: int,
-    askers: int, seed: int, told: bool = False,
+    askers: int, seed: int, minutes: float = 1e9, told: bool = False,
 ) -> Outcome:  # fmt: skip
-    """Kills in random order at random moments; returns when every question has its answer or is given up."""
+    """Kills in random order at random moments, for so many minutes; returns when every question has its answer or is
+    given up."""
     chance, outcome, started = random.Random(seed), Outcome(), time.monotonic()
     victims = ["broker"] * broker_kills + ["gateway"] * gateway_kills
     chance.shuffle(victims)
@@ -118,6 +119,8 @@ async def campaign(
             for number in range(askers):
                 tasks.create_task(load.ask_on(), name=f"asker-{number}")
             for victim in victims:
+                if time.monotonic() - started > 60 * minutes:
+                    break
                 await load.wait_for_another()
                 await asyncio.sleep(chance.uniform(0.0, 0.4))
                 if victim == "broker":
@@ -126,7 +129,8 @@ async def campaign(
                     await asyncio.to_thread(broker.start)
                     outcome.broker_kills += 1
                 else:
-                    gateway = chance.choice(gateways)
+                    at_work = [one for one in gateways if await asyncio.to_thread(one.connected)]
+                    gateway = chance.choice(at_work or gateways)
                     await asyncio.to_thread(gateway.kill)
                     gateway.start_again()
                     outcome.gateway_kills += 1
@@ -153,6 +157,7 @@ def main() -> None:
     parser.add_argument("--gateway", type=int, default=100)
     parser.add_argument("--askers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1e9, help="kill no more after so long")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -172,7 +177,7 @@ def main() -> None:
         ]  # fmt: skip
         outcome = asyncio.run(
             campaign(broker, gateways, upstream.url, broker_kills=given.broker, gateway_kills=given.gateway,
-                     askers=given.askers, seed=given.seed, told=True)
+                     askers=given.askers, seed=given.seed, minutes=given.minutes, told=True)
         )  # fmt: skip
         if given.json:
             print(json.dumps(asdict(outcome)), flush=True)

@@ -44,13 +44,19 @@ class RunningGateway:
         with self.log.open("ab") as stream:
             self.process = subprocess.Popen(self.command, env=self.environment, cwd=ROOT, stderr=stream)
 
+    def connected(self) -> bool:
+        """Whether it says that it has a broker."""
+        try:
+            return self.metric("connected") == 1
+        except httpx.TransportError:
+            return False
+
     def wait_connected(self) -> None:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text(errors="replace")[-3000:]
-            with contextlib.suppress(httpx.TransportError):
-                if self.metric("connected") == 1:
-                    return
+            if self.connected():
+                return
             time.sleep(0.02)
         raise AssertionError(f"gateway {self.name} is not connected: {self.log.read_text(errors='replace')[-3000:]}")
 
