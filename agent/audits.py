@@ -430,7 +430,7 @@ class Audits:
         routes = [each for route in ROUTES for each in self._route_status(route)]
         return AuditStatus(
             routes=tuple(routes),
-            barrier="no_cloud" if self._cloud is None else self._cloud.allowed(),
+            barrier="escalation_disabled" if self._cloud is None else self._cloud.allowed(),
             waiting=await self._labels.waiting(),
             today=await self._labels.spent(self._today()),
             per_day=self._risk.audits_per_day,

@@ -3,7 +3,9 @@
 
 import { call, DeviceError, useToken } from "./api.js";
 import { drawIcons, el, icon } from "./dom.js";
+import { showLive } from "./live.js";
 import { forgetPeople, showPeople, useBoard } from "./people.js";
+import { showPromise } from "./promise.js";
 import { has, language, LANGUAGES, preferred, put, say, use } from "./texts.js";
 
 const POLL_MS = 2000;
@@ -90,8 +92,10 @@ function show() {
   ].join(" · ");
   showNotes(status);
   showFigures(status);
+  showLive(status.live_risk, { word, refresh: poll, locked: lock });
   showMemory(status);
   showModels(status.models);
+  showPromise(status);
   showDecisions(status.decisions);
   showKnowledge(status.knowledge);
 }
