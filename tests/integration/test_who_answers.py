@@ -1,0 +1,201 @@
+"""From a question to the cloud's answer and back, through the outbox: a real HTTP server that fails as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from agent.config import Assistant as AssistantConfig
+from agent.config import Config, Endpoint, Escalation
+from agent.errors import BudgetExhausted, CloudRefused, NotFound, PrivacyFailed, StorageFull
+from agent.escalation.outbox import Case
+from agent.escalation.reach import Reach, reach
+from agent.messages import CloudDelta, CloudReply, Deferred, Inquiry
+from tests.simulators.faulty_cloud import (
+    ANSWER,
+    DONE,
+    FaultyCloud,
+    closes_at_once,
+    data,
+    declines,
+    event,
+    hangs_before_headers,
+    says,
+)
+
+NAME = "My name is Ada Lovelace. When does the last boat leave?"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+async def cloud() -> AsyncIterator[FaultyCloud]:
+    async with FaultyCloud() as cloud:
+        yield cloud
+
+
+def config(url: str, **escalation: object) -> Config:
+    settings = {
+        "enabled": True,
+        "endpoints": (Endpoint(name="near", url=url, model="m", price_in=1.0, price_out=2.0),),
+        "total_s": 5.0,
+        "attempts": 1,
+    }
+    return Config(escalation=Escalation(**(settings | escalation)))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def running(settings: Config, state: Path) -> AsyncIterator[Reach]:
+    """The parts with their task, as the daemon runs them."""
+    async with reach(settings, state) as parts:
+        task = asyncio.create_task(parts.run(), name="reach")
+        try:
+            yield parts
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled(), task.exception()
+
+
+async def asked(parts: Reach, inquiry: Inquiry) -> list[CloudDelta | CloudReply | Deferred]:
+    async with aclosing(parts.escalator.ask(inquiry)) as events:
+        return [event async for event in events]
+
+
+async def answered(parts: Reach, id: str, within_s: float = 20.0) -> Case:
+    async with asyncio.timeout(within_s):
+        case = await parts.outbox.get(id)
+        while case.state != "answered":
+            case = await parts.outbox.watch(id, within_s)
+    return case
+
+
+async def test_an_answer_comes_restored_and_is_kept_and_recorded(cloud: FaultyCloud, tmp_path: Path) -> None:
+    async with running(config(cloud.url), tmp_path) as parts:
+        cloud.faults.append(says(data(event("Hello [NAME_1], at ")), data(event("17:30.", finish_reason="stop")), DONE))
+        *pieces, reply = await asked(parts, Inquiry("evt-1", NAME, session="s"))
+        assert isinstance(reply, CloudReply)
+        assert reply.text == "Hello Ada Lovelace, at 17:30."
+        assert "".join(piece.text for piece in pieces if isinstance(piece, CloudDelta)) == reply.text
+        assert "Lovelace" not in str(cloud.asked[0].body)
+        case = await parts.outbox.get("evt-1")
+        assert (case.state, case.answer, case.answered_by, case.personal) == ("answered", reply.text, "near", True)
+        assert parts.budget.spent().requests == 1
+        assert await parts.audit.forget("s") == 1, "what left is recorded for the session"
+
+
+async def test_an_outage_defers_and_the_answer_comes_when_it_is_over(cloud: FaultyCloud, tmp_path: Path) -> None:
+    cloud.faults.extend([closes_at_once] * 2)
+    async with running(config(cloud.url), tmp_path) as parts:
+        [deferred] = await asked(parts, Inquiry("evt-1", NAME))
+        assert deferred == Deferred("evt-1", "busy")
+        case = await answered(parts, "evt-1")
+        assert case.answer == ANSWER
+        assert len({asked.headers["idempotency-key"] for asked in cloud.asked}) == 1
+        assert len(cloud.asked) == 3
+
+
+async def test_what_waits_is_sent_after_a_restart(cloud: FaultyCloud, tmp_path: Path) -> None:
+    async with reach(config(cloud.url), tmp_path) as parts:  # nothing delivers here
+        cloud.faults.append(declines(503, **{"retry-after": "1"}))
+        [deferred] = await asked(parts, Inquiry("evt-1", NAME))
+        assert isinstance(deferred, Deferred)
+        [late] = await asked(parts, Inquiry("evt-2", "And the first?", wait_s=0.0))
+        assert isinstance(late, Deferred)
+    async with running(config(cloud.url), tmp_path) as parts:
+        assert (await answered(parts, "evt-1")).answer == ANSWER
+        assert (await answered(parts, "evt-2")).answer == ANSWER
+        assert (await parts.outbox.status()).waiting == 0
+
+
+async def test_a_visitor_waits_no_longer_than_they_said(cloud: FaultyCloud, tmp_path: Path) -> None:
+    cloud.faults.append(hangs_before_headers)
+    async with running(config(cloud.url, read_s=0.5), tmp_path) as parts:
+        async with asyncio.timeout(4):
+            [deferred] = await asked(parts, Inquiry("evt-1", NAME, wait_s=0.3))
+        assert deferred == Deferred("evt-1", "busy")
+        assert (await answered(parts, "evt-1")).answer == ANSWER
+
+
+async def test_a_refusal_goes_to_a_person(cloud: FaultyCloud, tmp_path: Path) -> None:
+    cloud.faults.append(declines(401, "no such key"))
+    async with running(config(cloud.url), tmp_path) as parts:
+        with pytest.raises(CloudRefused, match="no such key"):
+            await asked(parts, Inquiry("evt-1", NAME))
+        await parts.escalator.hand_over(Inquiry("evt-1", NAME), "cloud_refused")
+        [case] = await parts.outbox.queue()
+        assert (case.state, case.reason, case.question) == ("handed_off", "cloud_refused", NAME)
+
+
+async def test_an_asker_who_leaves_takes_the_question_back(cloud: FaultyCloud, tmp_path: Path) -> None:
+    cloud.faults.append(hangs_before_headers)
+    async with running(config(cloud.url), tmp_path) as parts:
+        asking = asyncio.create_task(asked(parts, Inquiry("evt-1", NAME)))
+        await cloud.has_been_asked(1)
+        watching = asyncio.create_task(parts.outbox.watch("evt-1", 10.0))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(NotFound):
+            await watching
+
+
+async def test_nothing_leaves_without_consent(cloud: FaultyCloud, tmp_path: Path) -> None:
+    closed = [
+        config(cloud.url, enabled=False),
+        config(cloud.url).model_copy(update={"assistant": AssistantConfig(policy="local-only")}),
+    ]
+    for number, settings in enumerate(closed):
+        async with running(settings, tmp_path / str(number)) as parts:
+            assert parts.escalator.allowed() == "escalation_disabled"
+            with pytest.raises(PrivacyFailed):
+                await asked(parts, Inquiry("evt-1", NAME))
+            assert (await parts.outbox.status()).waiting == 0
+    async with reach(config(cloud.url), tmp_path / "waiting") as parts:
+        await asked(parts, Inquiry("evt-1", NAME, wait_s=0.0))
+    async with running(config(cloud.url, enabled=False), tmp_path / "waiting") as parts:
+        await parts.outbox.watch("evt-1", 1.5)
+        assert (await parts.outbox.get("evt-1")).state == "waiting", "consent was withdrawn while it waited"
+    assert cloud.asked == []
+
+
+async def test_the_days_budget_and_the_outbox_have_limits(cloud: FaultyCloud, tmp_path: Path) -> None:
+    async with running(config(cloud.url, daily_requests=1), tmp_path / "budget") as parts:
+        await asked(parts, Inquiry("evt-1", NAME))
+        assert parts.escalator.allowed() == "budget_exhausted"
+        with pytest.raises(BudgetExhausted):
+            await asked(parts, Inquiry("evt-2", NAME))
+    async with reach(config(cloud.url, outbox_mb=1), tmp_path / "full") as parts:
+
+        async def fill() -> None:
+            for number in range(100):
+                await asked(parts, Inquiry(f"evt-{number}", "x" * 20_000, wait_s=0.0))
+
+        with pytest.raises(StorageFull):
+            await fill()
+        status = await parts.outbox.status()
+        assert 20 < status.waiting < 53
+        assert status.bytes <= status.limit_bytes == 1 << 20
+
+
+async def test_a_full_disk_refuses_the_question_and_sends_nothing(cloud: FaultyCloud, tmp_path: Path) -> None:
+    async with running(config(cloud.url), tmp_path) as parts:
+        await asked(parts, Inquiry("evt-1", NAME))
+
+        def fill(db: apsw.Connection) -> None:
+            pages = next(db.execute("PRAGMA page_count"))[0]
+            db.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+
+        await parts.outbox._store.run(fill)
+        with pytest.raises(StorageFull):
+            await asked(parts, Inquiry("evt-2", "y" * 50_000))
+        assert len(cloud.asked) == 1
