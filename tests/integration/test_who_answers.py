@@ -1,201 +1,311 @@
-"""From a question to the cloud's answer and back, through the outbox: a real HTTP server that fails as told."""
+"""A device that asks a cloud: a daemon with escalation, and a second daemon as the cloud that really generates."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+import json
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import apsw
 import pytest
 
-from agent.config import Assistant as AssistantConfig
-from agent.config import Config, Endpoint, Escalation
-from agent.errors import BudgetExhausted, CloudRefused, NotFound, PrivacyFailed, StorageFull
-from agent.escalation.outbox import Case
-from agent.escalation.reach import Reach, reach
-from agent.messages import CloudDelta, CloudReply, Deferred, Inquiry
-from tests.simulators.faulty_cloud import (
-    ANSWER,
-    DONE,
-    FaultyCloud,
-    closes_at_once,
-    data,
-    declines,
-    event,
-    hangs_before_headers,
-    says,
-)
+from agent.confidence.certificate import Certificate, Score, dump
+from agent.dependencies import Dependencies
+from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_daemon
 
-NAME = "My name is Ada Lovelace. When does the last boat leave?"
+UNKNOWN = "How deep is the harbour basin at low tide?"
+KNOWN = "Where are the umbrellas?"
+DOCUMENT = {"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}
+PRICE_IN, PRICE_OUT = 1000.0, 2000.0
+DEFERRED = "The answer comes later, see {event_id}."
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+@pytest.fixture(scope="module")
+def cloud_state(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Path:
+    state = tmp_path_factory.mktemp("cloud")
+    install_tiny(state, tiny_gguf)
+    return state
 
 
-@pytest.fixture
-async def cloud() -> AsyncIterator[FaultyCloud]:
-    async with FaultyCloud() as cloud:
-        yield cloud
+@pytest.fixture(scope="module")
+def cloud(cloud_state: Path) -> Iterator[RunningDaemon]:
+    """The cloud: another Outpost, asked for its random-weight model."""
+    with running_daemon(cloud_state, settings={"OUTPOST_MODELS__EMBEDDING": "", "OUTPOST_MODELS__TEXT": ""}) as running:
+        yield running
 
 
-def config(url: str, **escalation: object) -> Config:
-    settings = {
-        "enabled": True,
-        "endpoints": (Endpoint(name="near", url=url, model="m", price_in=1.0, price_out=2.0),),
-        "total_s": 5.0,
-        "attempts": 1,
+def configuration(folder: Path, cloud_url: str, more: str = "", **escalation: Any) -> Path:
+    """A device's file: no models of its own, so that it starts fast and knows what the document says only."""
+    fields = {"max_tokens": 12, "total_s": 30} | escalation
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
+    path = folder / "agent.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"""[assistant]
+policy = "best-effort"
+deferred_text = "{DEFERRED}"
+[models]
+text = ""
+embedding = ""
+ranker = ""
+[escalation]
+{lines}
+[[escalation.endpoints]]
+name = "second"
+url = "{cloud_url}/v1"
+model = "{TINY}"
+price_in = {PRICE_IN}
+price_out = {PRICE_OUT}
+{more}
+"""
+    )
+    return path
+
+
+def add_document(device: RunningDaemon) -> None:
+    with device.client(operator=True) as client:
+        for collection in ("default", "staff-room"):
+            client.post(f"/v1/knowledge/{collection}/documents", json={"documents": [DOCUMENT]}).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory, cloud: RunningDaemon) -> Iterator[RunningDaemon]:
+    """Best effort, with consent by `--cloud`; what is asked of the collection staff-room never leaves."""
+    folder = tmp_path_factory.mktemp("device")
+    overrides = '[overrides.collections.staff-room]\npolicy = "local-only"'
+    config = configuration(folder, cloud.url, overrides)
+    with running_daemon(folder / "state", arguments=("--config", str(config), "--cloud")) as running:
+        add_document(running)
+        yield running
+
+
+def ask(daemon: RunningDaemon, question: str = UNKNOWN, **options: Any) -> dict[str, Any]:
+    body = {"model": "outpost", "messages": [{"role": "user", "content": question}], "outpost": options}
+    with daemon.client() as client:
+        reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+    return {"text": reply["choices"][0]["message"]["content"], **reply["outpost"]}
+
+
+def explain(daemon: RunningDaemon, question: str = UNKNOWN, **more: Any) -> dict[str, Any]:
+    with daemon.client() as client:
+        found: dict[str, Any] = (
+            client.post("/v1/explain", json={"question": question, **more}).raise_for_status().json()
+        )
+        return found
+
+
+def asked_of(cloud: RunningDaemon) -> float:
+    """How many completions the cloud has been asked for, by its own count."""
+    with cloud.client() as client:
+        lines = client.get("/metrics").text.splitlines()
+    counts = [line for line in lines if line.startswith('outpost_http_requests_total{route="/v1/chat/completions"')]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in counts)
+
+
+def test_what_the_device_knows_it_answers_and_the_rest_the_cloud(device: RunningDaemon, cloud: RunningDaemon) -> None:
+    before, spent = asked_of(cloud), device.status()["budget"]
+    known = ask(device, KNOWN)
+    assert (known["decision"], known["text"], known["cloud"]) == ("local", DOCUMENT["text"], None)
+    assert asked_of(cloud) == before
+
+    unknown = ask(device)
+    assert (unknown["decision"], unknown["answer_kind"], unknown["certificate"]) == ("escalated", "cloud", None)
+    assert unknown["reason"] in ("low_confidence", "no_evidence")
+    assert unknown["text"], "the cloud's model really generates"
+    assert asked_of(cloud) == before + 1
+    told, usage = unknown["cloud"], unknown["cloud"]["usage"]
+    assert (told["path"], told["endpoint"], told["model"]) == ("https", "second", TINY)
+    assert usage["completion_tokens"] > 0
+    cost = (usage["prompt_tokens"] * PRICE_IN + usage["completion_tokens"] * PRICE_OUT) / 1e6
+    assert told["cost"] == pytest.approx(cost)
+
+    status = device.status()
+    now = status["budget"]
+    assert now["requests"]["spent"] == spent["requests"]["spent"] + 1
+    assert now["tokens"]["spent"] == spent["tokens"]["spent"] + usage["total_tokens"]
+    assert now["money"]["spent"] == pytest.approx(spent["money"]["spent"] + cost, abs=1e-5)
+    with device.client() as client:
+        assert f"outpost_cloud_requests_today {now['requests']['spent']:.1f}\n" in client.get("/metrics").text
+    serving = status["serving"]
+    assert serving["questions"] == serving["local"] + serving["escalated"] + serving["deferred"] + serving["handoff"]
+    assert serving["local_coverage"] == pytest.approx(serving["local"] / serving["questions"], abs=1e-4)
+    assert serving["escalation_rate"] > 0
+
+
+def test_the_clouds_words_stream_once_the_decision_is_made_and_stay(device: RunningDaemon) -> None:
+    body = {"model": "outpost", "stream": True, "messages": [{"role": "user", "content": UNKNOWN}]}
+    stages: list[str] = []
+    pieces: list[str] = []
+    about: dict[str, Any] = {}
+    with device.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as response:
+        for line in response.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line.removeprefix("data: "))
+            told = chunk.get("outpost", {})
+            if "stage" in told:
+                assert not pieces, "no words before the last stage"
+                stages.append(told["stage"])
+            elif told:
+                about = told
+            for choice in chunk["choices"]:
+                if words := choice["delta"].get("content"):
+                    assert stages[-1] == "asking"
+                    pieces.append(words)
+    assert about["decision"] == "escalated"
+    with device.client() as client:
+        kept = client.get(f"/v1/events/{about['event_id']}").json()
+    assert kept["answer"]["text"] == "".join(pieces), "what was shown is what is kept"
+
+
+def test_who_cannot_wait_for_a_cloud_gets_the_answer_later(device: RunningDaemon) -> None:
+    deferred = ask(device, deadline_s=0.5)
+    assert (deferred["decision"], deferred["reason"]) == ("deferred", "deadline")
+    assert wait_for_answer(device, deferred["event_id"])["answer"]["answer_kind"] == "cloud"
+
+
+def test_a_dry_run_tells_the_route_and_takes_it_not(device: RunningDaemon, cloud: RunningDaemon) -> None:
+    before, status = asked_of(cloud), device.status()
+    found = explain(device)
+    assert (found["decision"], found["leaves"], found["answer"]) == ("escalated", True, None)
+    assert found["cloud"] == {"barrier": None, "online": True, "delay": None}
+    assert found["policy"]["device"] == "best-effort"
+    local = explain(device, KNOWN)
+    assert (local["decision"], local["leaves"], local["answer"]) == ("local", False, DOCUMENT["text"])
+    served = [candidate for candidate in local["candidates"] if candidate["served"]]
+    assert [candidate["route"] for candidate in served] == ["quote"]
+    assert served[0]["confidence"] >= served[0]["least_confidence"] == 0.5
+    assert served[0]["why_uncertified"] == "no_certificate"
+
+    printed = device.cli("ask", "--dry-run", UNKNOWN).stdout
+    assert "decision: escalated" in printed
+    assert "would leave the device" in printed
+    assert json.loads(device.cli("ask", "--dry-run", "--json", KNOWN).stdout)["decision"] == "local"
+    with device.client() as client:
+        assert client.post("/v1/explain", json={"question": UNKNOWN, "policy": "local-only"}).status_code == 400
+    now = device.status()
+    for part in ("budget", "serving", "escalation"):
+        assert now[part] == status[part], "nothing was counted, recorded or stored"
+    assert asked_of(cloud) == before
+
+
+def test_private_questions_and_local_only_collections_stay_on_the_device(
+    device: RunningDaemon, cloud: RunningDaemon
+) -> None:
+    before = asked_of(cloud)
+    private = ask(device, private=True)
+    assert (private["decision"], private["reason"]) == ("handoff", "private")
+    assert any("not answered by the device" in note for note in private["notes"])
+    staff = ask(device, collection="staff-room")
+    assert staff["decision"] == "handoff"
+    assert explain(device, collection="staff-room")["policy"]["overrides"] == {
+        "overrides.collections.staff-room": "local-only"
     }
-    return Config(escalation=Escalation(**(settings | escalation)))  # type: ignore[arg-type]
+    assert ask(device, KNOWN, collection="staff-room")["decision"] == "local"
+    assert json.loads(device.cli("ask", "--json", "--private", UNKNOWN).stdout)["reason"] == "private"
+    assert asked_of(cloud) == before
 
 
-@asynccontextmanager
-async def running(settings: Config, state: Path) -> AsyncIterator[Reach]:
-    """The parts with their task, as the daemon runs them."""
-    async with reach(settings, state) as parts:
-        task = asyncio.create_task(parts.run(), name="reach")
-        try:
-            yield parts
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-            assert task.cancelled(), task.exception()
+def test_status_prints_promise_coverage_and_budget(device: RunningDaemon) -> None:
+    ask(device)
+    printed = device.cli("status").stdout
+    for told in (
+        "promise: at most 5.0%",
+        "none: no_certificate",
+        "answered locally",
+        "cloud: online",
+        "today's budget",
+    ):
+        assert told in printed, printed
+    assert "collections.staff-room: policy local-only" in printed
 
 
-async def asked(parts: Reach, inquiry: Inquiry) -> list[CloudDelta | CloudReply | Deferred]:
-    async with aclosing(parts.escalator.ask(inquiry)) as events:
-        return [event async for event in events]
+def test_without_consent_nothing_leaves_and_the_reason_stays(tmp_path: Path, cloud: RunningDaemon) -> None:
+    """Endpoints and a key in the environment are no consent."""
+    before = asked_of(cloud)
+    config = configuration(tmp_path, cloud.url)
+    settings = {"OPENAI_BASE_URL": f"{cloud.url}/v1", "OPENAI_API_KEY": "key", "OPENAI_MODEL": TINY}
+    with running_daemon(tmp_path / "state", settings=settings, arguments=("--config", str(config))) as daemon:
+        answer = ask(daemon)
+        assert (answer["decision"], answer["reason"]) == ("handoff", "no_evidence")
+        assert explain(daemon)["cloud"]["barrier"] == "escalation_disabled"
+        assert daemon.status()["escalation"]["reason"] == "escalation_disabled"
+    assert asked_of(cloud) == before
 
 
-async def answered(parts: Reach, id: str, within_s: float = 20.0) -> Case:
-    async with asyncio.timeout(within_s):
-        case = await parts.outbox.get(id)
-        while case.state != "answered":
-            case = await parts.outbox.watch(id, within_s)
-    return case
+def test_a_question_asked_while_the_cloud_is_away_is_answered_when_it_is_back_within_the_budget_across_a_restart(
+    tmp_path: Path, tiny_gguf: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = configuration(tmp_path, f"http://127.0.0.1:{port}", enabled=True, attempts=1, daily_requests=2)
+    install_tiny(tmp_path / "cloud", tiny_gguf)
+    models = {"OUTPOST_MODELS__EMBEDDING": "", "OUTPOST_MODELS__TEXT": ""}
+    arguments = ("--config", str(config))
+    with running_daemon(tmp_path / "state", arguments=arguments) as device:
+        deferred = ask(device)
+        assert deferred["decision"] == "deferred"
+        assert deferred["reason"] in ("offline", "busy")
+        assert deferred["text"] == DEFERRED.replace("{event_id}", deferred["event_id"])
+        with running_daemon(tmp_path / "cloud", settings=models, arguments=("--port", str(port))):
+            event = wait_for_answer(device, deferred["event_id"])
+            assert event["answer"]["answer_kind"] == "cloud"
+            assert device.status()["budget"]["requests"]["spent"] == 1
+            assert ask(device)["decision"] == "escalated"
+            over = ask(device)
+            assert (over["decision"], over["reason"]) == ("handoff", "budget_exhausted")
+    with running_daemon(tmp_path / "state", arguments=arguments) as device:
+        again = ask(device)
+        assert (again["decision"], again["reason"]) == ("handoff", "budget_exhausted")
+        assert device.status()["budget"]["exhausted"] == "requests"
 
 
-async def test_an_answer_comes_restored_and_is_kept_and_recorded(cloud: FaultyCloud, tmp_path: Path) -> None:
-    async with running(config(cloud.url), tmp_path) as parts:
-        cloud.faults.append(says(data(event("Hello [NAME_1], at ")), data(event("17:30.", finish_reason="stop")), DONE))
-        *pieces, reply = await asked(parts, Inquiry("evt-1", NAME, session="s"))
-        assert isinstance(reply, CloudReply)
-        assert reply.text == "Hello Ada Lovelace, at 17:30."
-        assert "".join(piece.text for piece in pieces if isinstance(piece, CloudDelta)) == reply.text
-        assert "Lovelace" not in str(cloud.asked[0].body)
-        case = await parts.outbox.get("evt-1")
-        assert (case.state, case.answer, case.answered_by, case.personal) == ("answered", reply.text, "near", True)
-        assert parts.budget.spent().requests == 1
-        assert await parts.audit.forget("s") == 1, "what left is recorded for the session"
+def wait_for_answer(device: RunningDaemon, event_id: str) -> dict[str, Any]:
+    with device.client(timeout=90) as client:
+        event: dict[str, Any] = client.get(f"/v1/events/{event_id}", params={"wait": 60}).raise_for_status().json()
+    assert event["state"] == "answered", event
+    assert event["answer"]["text"]
+    return event
 
 
-async def test_an_outage_defers_and_the_answer_comes_when_it_is_over(cloud: FaultyCloud, tmp_path: Path) -> None:
-    cloud.faults.extend([closes_at_once] * 2)
-    async with running(config(cloud.url), tmp_path) as parts:
-        [deferred] = await asked(parts, Inquiry("evt-1", NAME))
-        assert deferred == Deferred("evt-1", "busy")
-        case = await answered(parts, "evt-1")
-        assert case.answer == ANSWER
-        assert len({asked.headers["idempotency-key"] for asked in cloud.asked}) == 1
-        assert len(cloud.asked) == 3
+# ---------------------------------------------------------------- certificates
 
 
-async def test_what_waits_is_sent_after_a_restart(cloud: FaultyCloud, tmp_path: Path) -> None:
-    async with reach(config(cloud.url), tmp_path) as parts:  # nothing delivers here
-        cloud.faults.append(declines(503, **{"retry-after": "1"}))
-        [deferred] = await asked(parts, Inquiry("evt-1", NAME))
-        assert isinstance(deferred, Deferred)
-        [late] = await asked(parts, Inquiry("evt-2", "And the first?", wait_s=0.0))
-        assert isinstance(late, Deferred)
-    async with running(config(cloud.url), tmp_path) as parts:
-        assert (await answered(parts, "evt-1")).answer == ANSWER
-        assert (await answered(parts, "evt-2")).answer == ANSWER
-        assert (await parts.outbox.status()).waiting == 0
+def write_certificate(state: Path, changes: Mapping[str, str]) -> Certificate:
+    """A certificate for quotes found by keywords, bound to what such a device has loaded, but for ``changes``."""
+    loaded = Dependencies(pack=lambda: None, embedding=lambda: None, ranker=lambda: None, text=lambda: None)("quote")
+    certificate = Certificate(
+        route="quote", epsilon=0.05, delta=0.05, threshold=0.6, n=400, served=200, wrong=2, coverage=0.5, risk=0.01,
+        risk_upper=0.03, bound=0.9, tuned_on=400, groups=20,
+        score=Score(-5.0, {"keyword": 10.0}, ("keyword",), ((-5.0, 0.0), (5.0, 0.9))),
+        depends_on={**loaded, **changes}, data={"sha256": "0" * 64}, issued_at=1_790_000_000.0,
+    )  # fmt: skip
+    folder = state / "certificates"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "quote.json").write_bytes(dump(certificate))
+    return certificate
 
 
-async def test_a_visitor_waits_no_longer_than_they_said(cloud: FaultyCloud, tmp_path: Path) -> None:
-    cloud.faults.append(hangs_before_headers)
-    async with running(config(cloud.url, read_s=0.5), tmp_path) as parts:
-        async with asyncio.timeout(4):
-            [deferred] = await asked(parts, Inquiry("evt-1", NAME, wait_s=0.3))
-        assert deferred == Deferred("evt-1", "busy")
-        assert (await answered(parts, "evt-1")).answer == ANSWER
-
-
-async def test_a_refusal_goes_to_a_person(cloud: FaultyCloud, tmp_path: Path) -> None:
-    cloud.faults.append(declines(401, "no such key"))
-    async with running(config(cloud.url), tmp_path) as parts:
-        with pytest.raises(CloudRefused, match="no such key"):
-            await asked(parts, Inquiry("evt-1", NAME))
-        await parts.escalator.hand_over(Inquiry("evt-1", NAME), "cloud_refused")
-        [case] = await parts.outbox.queue()
-        assert (case.state, case.reason, case.question) == ("handed_off", "cloud_refused", NAME)
-
-
-async def test_an_asker_who_leaves_takes_the_question_back(cloud: FaultyCloud, tmp_path: Path) -> None:
-    cloud.faults.append(hangs_before_headers)
-    async with running(config(cloud.url), tmp_path) as parts:
-        asking = asyncio.create_task(asked(parts, Inquiry("evt-1", NAME)))
-        await cloud.has_been_asked(1)
-        watching = asyncio.create_task(parts.outbox.watch("evt-1", 10.0))
-        await asyncio.sleep(0)
-        asking.cancel()
-        with pytest.raises(NotFound):
-            await watching
-
-
-async def test_nothing_leaves_without_consent(cloud: FaultyCloud, tmp_path: Path) -> None:
-    closed = [
-        config(cloud.url, enabled=False),
-        config(cloud.url).model_copy(update={"assistant": AssistantConfig(policy="local-only")}),
-    ]
-    for number, settings in enumerate(closed):
-        async with running(settings, tmp_path / str(number)) as parts:
-            assert parts.escalator.allowed() == "escalation_disabled"
-            with pytest.raises(PrivacyFailed):
-                await asked(parts, Inquiry("evt-1", NAME))
-            assert (await parts.outbox.status()).waiting == 0
-    async with reach(config(cloud.url), tmp_path / "waiting") as parts:
-        await asked(parts, Inquiry("evt-1", NAME, wait_s=0.0))
-    async with running(config(cloud.url, enabled=False), tmp_path / "waiting") as parts:
-        await parts.outbox.watch("evt-1", 1.5)
-        assert (await parts.outbox.get("evt-1")).state == "waiting", "consent was withdrawn while it waited"
-    assert cloud.asked == []
-
-
-async def test_the_days_budget_and_the_outbox_have_limits(cloud: FaultyCloud, tmp_path: Path) -> None:
-    async with running(config(cloud.url, daily_requests=1), tmp_path / "budget") as parts:
-        await asked(parts, Inquiry("evt-1", NAME))
-        assert parts.escalator.allowed() == "budget_exhausted"
-        with pytest.raises(BudgetExhausted):
-            await asked(parts, Inquiry("evt-2", NAME))
-    async with reach(config(cloud.url, outbox_mb=1), tmp_path / "full") as parts:
-
-        async def fill() -> None:
-            for number in range(100):
-                await asked(parts, Inquiry(f"evt-{number}", "x" * 20_000, wait_s=0.0))
-
-        with pytest.raises(StorageFull):
-            await fill()
-        status = await parts.outbox.status()
-        assert 20 < status.waiting < 53
-        assert status.bytes <= status.limit_bytes == 1 << 20
-
-
-async def test_a_full_disk_refuses_the_question_and_sends_nothing(cloud: FaultyCloud, tmp_path: Path) -> None:
-    async with running(config(cloud.url), tmp_path) as parts:
-        await asked(parts, Inquiry("evt-1", NAME))
-
-        def fill(db: apsw.Connection) -> None:
-            pages = next(db.execute("PRAGMA page_count"))[0]
-            db.execute(f"PRAGMA max_page_count = {pages}").fetchall()
-
-        await parts.outbox._store.run(fill)
-        with pytest.raises(StorageFull):
-            await asked(parts, Inquiry("evt-2", "y" * 50_000))
-        assert len(cloud.asked) == 1
+@pytest.mark.parametrize("void", [False, True], ids=["valid", "void"])
+def test_a_valid_certificate_serves_with_its_own_confidence_and_a_void_one_escalates_and_says_why(
+    tmp_path: Path, cloud: RunningDaemon, void: bool
+) -> None:
+    config = configuration(tmp_path, cloud.url)
+    config.write_text(config.read_text().replace("best-effort", "certified"))
+    certificate = write_certificate(tmp_path / "state", {"prompt": "f" * 64} if void else {})
+    with running_daemon(tmp_path / "state", arguments=("--config", str(config), "--cloud")) as daemon:
+        add_document(daemon)
+        known = ask(daemon, KNOWN)
+        route = next(route for route in daemon.status()["promise"]["routes"] if route["route"] == "quote")
+        if void:
+            assert (known["decision"], known["reason"]) == ("escalated", "certificate_void")
+            assert (route["certificate"], route["reason"]) == (None, "certificate_void")
+            assert "prompt" in route["detail"]
+        else:
+            assert (known["decision"], known["certificate"]) == ("local", certificate.id)
+            features = explain(daemon, KNOWN)["candidates"][0]["features"]
+            assert known["confidence"] == pytest.approx(certificate.confidence(features), abs=1e-3)
+            assert route["certificate"] == certificate.id
+            assert ask(daemon)["decision"] == "escalated"
