@@ -137,8 +137,8 @@ _AMERICAN: Final = re.compile(
 _DIGITS: Final = {
     word: value
     for value, words in enumerate(
-        ("zero oh o null", "one eins", "two zwei zwo", "three drei", "four vier", "five fünf", "six sechs", "seven sieben",
-         "eight acht", "nine neun", "ten zehn")
+        ("zero oh o null", "one eins", "two zwei zwo", "three drei", "four vier", "five fünf", "six sechs",
+         "seven sieben", "eight acht", "nine neun", "ten zehn")
     )
     for word in words.split()
 }  # fmt: skip
@@ -189,8 +189,8 @@ def _disjoint(text: str, found: Iterable[Span]) -> tuple[Span, ...]:
 
 _KINDS: Final = get_args(Kind)
 _STYLES: Final = (
-    ("[", "_", "]"), ("[", "\\_", "]"), ("\\[", "\\_", "\\]"), ("\\[", "_", "\\]"), ("[", " ", "]"), ("%5b", "_", "%5d"),
-    ("", "_", ""), ("", "\\_", ""),
+    ("[", "_", "]"), ("[", "\\_", "]"), ("\\[", "\\_", "\\]"), ("\\[", "_", "\\]"), ("[", " ", "]"),
+    ("%5b", "_", "%5d"), ("", "_", ""), ("", "\\_", ""),
 )  # fmt: skip
 _HEADS: Final = tuple(
     (f"{opening}{kind}{joint}".lower(), closing) for opening, joint, closing in _STYLES for kind in _KINDS
@@ -308,16 +308,16 @@ def _unfinished(tail: str) -> bool:
 
 
 class Pseudonyms:
-    """The placeholders of one request. ``texts`` is everything that will leave: a name that one of them gives away is
-    replaced in all of them. Every method raises PrivacyFailed where it cannot vouch for its result."""
+    """The placeholders of one request. ``texts`` and ``json_texts`` are everything that will leave: a name that one of
+    them gives away is replaced in all of them. Methods raise PrivacyFailed where they cannot vouch for the result."""
 
-    def __init__(self, finder: Finder, texts: Sequence[str]) -> None:
+    def __init__(self, finder: Finder, texts: Sequence[str], json_texts: Sequence[str] = ()) -> None:
         self._finder = finder
         self._placeholders: dict[tuple[str, str], str] = {}
         self._counts: dict[str, int] = {}
         self._known: dict[str, Kind] = {}
         try:
-            for text in texts:
+            for text in (*texts, *(string for json_text in json_texts for string in _strings(json_text))):
                 self._learn(text)
             self._pattern = _known_pattern(self._known)
         except _UNEXPECTED as error:
@@ -403,6 +403,22 @@ class Pseudonyms:
             replaced = self._replaced(written)
             return value if replaced == written else replaced
         return value
+
+
+def _strings(text: str) -> Iterator[str]:
+    """Every string in a JSON text, keys too; a text that is none as it is."""
+    try:
+        waiting = [json.loads(text)]
+    except ValueError:
+        waiting = [text]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
 
 
 _GIVEN_FORM: Final = re.compile(rf"\[(?:{'|'.join(_KINDS)})_[0-9]{{1,{_MOST_DIGITS}}}\]")

@@ -83,8 +83,8 @@ _INITIAL: Final = re.compile(r" [A-Z]\.(?!\w)")
 _WORD: Final = re.compile(rf"(?:[DOLdol]['’](?={_W}))?{_W}+(?:['’-]{_W}+)*")
 
 TITLES: Final = frozenset(
-    "mr mrs ms miss mx dr prof professor sir dame lady lord rev reverend father sister brother nurse captain herr herrn "
-    "frau fr fräulein familie schwester pfarrer doktor med rer nat phil dipl ing mag and und".split()
+    "mr mrs ms miss mx dr prof professor sir dame lady lord rev reverend father sister brother nurse captain herr "
+    "herrn frau fr fräulein familie schwester pfarrer doktor med rer nat phil dipl ing mag and und".split()
 )
 _PARTICLES: Final = frozenset(
     "von van vom zu zum zur de der den del della di da dos do du la le las los el al bin ibn ben ter ten af av ní ó mac"
@@ -93,6 +93,8 @@ _PARTICLES: Final = frozenset(
 _NOBODY: Final = frozenset("ringe whippy bean right wrong".split())
 _ARTICLES: Final = frozenset("der die das".split())
 _MOST_WORDS: Final = 4
+_MOST_TOKENS: Final = 12
+"""With titles and particles."""
 _NO_NAME: Final = re.compile(
     r"(?:ian|ians|ish|ese|ing|tion|ness|ment|able|ful|less|ous|ive|ical|ist|ists|ists|vegan|fahrer|fahrerin|lerin|erin"
     r"|ent|entin|enten|ant|antin|ung|heit|keit|schaft|iker|ikerin|istin|loge|login|ling|arier|arierin|beschädigte"
@@ -120,7 +122,7 @@ _SURE: Final = re.compile(
     rf"|(?:mein|meine|unser|unsere|die|der|das)\s+(?:{_VERWANDT}|kleine|kleiner?|junge|mädchen)\s+hei(?:ß|ss)t"
     r"|hier\s+spricht|am\s+apparat|man\s+nennt\s+mich|(?:alle|sie)\s+nennen\s+mich"
     r"|auf\s+den\s+namen|unter\s+dem\s+namen|(?:under|in)\s+the\s+name(?:\s+of)?)(?:[ \t]*[:,-])?\s+(?:[\"“„'‘])?"
-    r"|(?:^|[\n,;{(\"“]|\bmy\b|\bfull\b|\bguest\b)[ \t\"]*(?:full |guest |customer |visitor |patient )?"
+    r"|(?:^|[\n,;{(\"“]|\bmy\b|\bfull\b|\bguest\b)[ \t\"]{0,3}(?:full |guest |customer |visitor |patient )?"
     r"(?:names?|patient(?:in)?|kund(?:e|in)|gast|inhaber(?:in)?|customer|guest|visitor|holder)"
     r"[\"]?[ \t]*[:=–-]+[ \t]*[\"“„'‘]?)"
 )
@@ -150,17 +152,20 @@ _PERHAPS: Final = re.compile(
 """After these comes a name or anything else; a capitalised word that is neither everyday nor a profession counts."""
 
 _TITLE: Final = re.compile(
-    r"(?<!eine )(?<!nsere )\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Dame|Lady|Lord|Rev|Herrn?|Frau|Fr|Fräulein|Familie|MR|MRS|MS|DR|HERR|FRAU)"
+    r"(?<!eine )(?<!nsere )\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Dame|Lady|Lord|Rev|Herrn?|Frau|Fr"
+    r"|Fräulein|Familie|MR|MRS|MS|DR|HERR|FRAU)"
     r"\b(?=\.?\s+[^\W\d_])"
 )
 _TITLE_LOWER: Final = re.compile(
-    r"\b(?:mr|mrs|ms|dr|prof|(?<=für )herrn?|(?<=ist )herrn?|(?<=bin )herrn?|(?<=ist )frau|(?<=spricht )frau|(?<=bin )frau"
+    r"\b(?:mr|mrs|ms|dr|prof|(?<=für )herrn?|(?<=ist )herrn?|(?<=bin )herrn?|(?<=ist )frau"
+    r"|(?<=spricht )frau|(?<=bin )frau"
     r"|(?<=für )frau)\b\.?(?=\s+[a-zäöüß])"
 )
 _BEFORE: Final = re.compile(
     rf"(?:^|[\n.!?,;:]\s*|\b(?i:hello|hi|hey|hallo|moin|servus|tag|gott|morning|afternoon|evening|morgen|abend)[,!]?\s+)"
     rf"({_W}+(?:['’-]{_W}+)*(?:\s+{_W}+(?:['’-]{_W}+)*){{0,2}})\s+"
-    rf"(?:(?:here|hier)\b(?![ \t]+(?:is|ist|are|sind))|((?:is\s+)?speaking\b|am\s+Apparat\b|mein\s+Name\b|ist\s+mein\s+Name\b))"
+    rf"(?:(?:here|hier)\b(?![ \t]+(?:is|ist|are|sind))|((?:is\s+)?speaking\b|am\s+Apparat\b"
+    r"|(?:ist\s+)?mein\s+Name\b))"
 )
 _CARD_CHARS: Final = 80
 _CARD: Final = re.compile(
@@ -182,7 +187,10 @@ def _name(text: str, at: int, *, lower: bool = False, doubtful: bool = False) ->
     words = 0
     titled = False
     position = at
-    while words < _MOST_WORDS and (match := _WORD.match(text, position)):
+    for _ in range(_MOST_TOKENS):
+        match = _WORD.match(text, position)
+        if match is None or words == _MOST_WORDS:
+            break
         word, plain = match[0], _folded(match[0])
         beyond = _skip(text, match.end(), initial=len(word) <= 2 or plain in TITLES)
         follows = _WORD.match(text, beyond)
@@ -290,7 +298,8 @@ _HOME: Final = re.compile(
     r"(?i)\b(?:(?:i|we|she|he|they)\s+(?:live|lives|lived|reside|stay)\s+(?:in|at|on|near|by)"
     r"|(?:i|we)(?:['’]?(?:m|re)|\s+am|\s+are)\s+(?:\w+\s+)?from|(?:i|we)\s+(?:come|came)\s+from|, from"
     r"|(?:i|we)\s+moved\s+to|(?:i|she|he)\s+(?:was|were)\s+born\s+in"
-    r"|(?:my|our|home|her|his)\s+(?:home\s+|postal\s+|new\s+)?address(?:\s+is|['’]s|:)|(?<!e-mail )(?<!mail )(?<!ip )address:"
+    r"|(?:my|our|home|her|his)\s+(?:home\s+|postal\s+|new\s+)?address(?:\s+is|['’]s|:)"
+    r"|(?<!e-mail )(?<!mail )(?<!ip )address:"
     r"|my\s+(?:house|home|flat|place)(?:\s+(?:in|at|is\s+in|is\s+at)|,)|deliver(?:\s+it)?\s+to|send\s+it\s+to\s+me\s+at"
     r"|(?:ich|wir)\s+(?:wohnen?|leben?)\s+(?:(?:in|an)\s+de[rmn]|in|im|am|auf\s+de[rm]|bei)"
     r"|(?:,|und)\s+wohne\s+(?:in\s+de[rm]|in|im|am)"
@@ -319,6 +328,7 @@ _COMMA: Final = re.compile(r",?\s+(?=\S)|,\s*")
 _CAPITAL_NEXT: Final = re.compile(r" [A-ZÄÖÜ]")
 _WORD_NEXT: Final = re.compile(r"\s+[^\W\d_]")
 _BLANKS: Final = re.compile(r"[ \t]+")
+_CONTACT: Final = frozenset("tel telefon handy mobil phone mobile room zimmer raum fax dob geb nhs iban".split())
 _HOUSEHOLD: Final = frozenset("flat apartment apt unit suite no nr nummer wohnung".split())
 _STREET: Final = re.compile(
     r"(?i)(?:stra(?:ß|ss)e|str|weg|gasse|allee|platz|ring|damm|ufer|markt|hof|steig|pfad|avenue|street|road|lane|drive)\.?$"
@@ -357,12 +367,9 @@ def _not_part_of_address(segment: str) -> bool:
     return any(_folded(word.strip(".:")) in _CONTACT for word in words)
 
 
-_CONTACT: Final = frozenset("tel telefon handy mobil phone mobile room zimmer raum fax dob geb nhs iban".split())
-
-
 def _segment(text: str, at: int, *, lower: bool) -> int | None:
     """The end of a run of capitalised words and numbers, with the small words inside it."""
-    position, end, words, taken = at, None, 0, 0
+    position, end, words = at, None, 0
     while words < 6 and (match := _PART.match(text, position)):
         part, plain = match[0], _folded(match[0])
         if code := _BRITISH.match(text, position):
@@ -376,10 +383,10 @@ def _segment(text: str, at: int, *, lower: bool) -> int | None:
             words or part[0].isupper() or (plain == "the" and _CAPITAL_NEXT.match(text, match.end()))
         ):
             pass
-        elif part[0].isupper() and plain not in _CONTACT and _is_place(plain, words):
-            end, taken = match.end(), taken + 1
-        elif lower and plain not in COMMON and words < 2 and len(plain) > 2:
-            end, taken = match.end(), taken + 1
+        elif (part[0].isupper() and plain not in _CONTACT and _is_place(plain, words)) or (
+            lower and plain not in COMMON and words < 2 and len(plain) > 2
+        ):
+            end = match.end()
         else:
             break
         words += 1

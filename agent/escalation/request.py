@@ -49,8 +49,10 @@ def build(
     question = _text(inquiry.text)
     passages = [(_text(q.heading or q.title), _text(q.text)) for q in inquiry.passages[: config.passages]]
     turns = _turns(inquiry.history, config.history)
-    said = [turn.content for turn in turns] + [call.arguments for turn in turns for call in turn.tool_calls]
-    pseudonyms = Pseudonyms(finder, [question, *said, *(text for passage in passages for text in passage)])
+    said = [turn.content for turn in turns if turn.role != "tool"]
+    tools = [turn.content for turn in turns if turn.role == "tool"]
+    tools += [_text(call.arguments) for turn in turns for call in turn.tool_calls]
+    pseudonyms = Pseudonyms(finder, [question, *said, *(text for passage in passages for text in passage)], tools)
     mark = f"passages-{key[:8]}"
     blocks = [
         f"{pseudonyms.replace(head)}\n{_cut(pseudonyms.replace(text), MAX_PASSAGE_CHARS)}" for head, text in passages
