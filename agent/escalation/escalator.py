@@ -121,10 +121,6 @@ class Escalator:
     def online(self) -> bool:
         return any(path.online() for path in self._paths)
 
-    def personal(self, text: str) -> bool:
-        """Whether a text holds what would be replaced before it leaves."""
-        return bool(self._finder.spans(text))
-
     async def status(self) -> EscalationStatus:
         return EscalationStatus(self.allowed(), self.online(), await self._outbox.status(), self._budget.spent())
 
@@ -135,8 +131,8 @@ class Escalator:
         Raises PrivacyFailed, BudgetExhausted, StorageFull, StorageFailed: nothing has left, nothing waits.
         CloudRefused: the question is in a person's queue now. An asker that goes away before the end takes it back.
         """
-        request, restoration = await self._build(inquiry)
-        event_id, restore, personal = inquiry.event_id, restoration.dump(), self._is_personal(inquiry)
+        request, restoration, personal = await self._build(inquiry)
+        event_id, restore = inquiry.event_id, restoration.dump()
         wait_s = self._config.total_s if inquiry.wait_s is None else min(inquiry.wait_s, self._config.total_s)
         if wait_s <= 0 or not self.online():
             reason = "deadline" if self.online() else "offline"
@@ -176,13 +172,13 @@ class Escalator:
         """Put a question into a person's queue on this device; what they answer is under its event id. Works without
         consent: the words of a private question, and of one that holds personal data, do not leave even to announce it.
         Raises StorageFull, StorageFailed."""
-        personal = reason == "private" or self._is_personal(inquiry)
+        personal = reason == "private" or await asyncio.to_thread(self._is_personal, inquiry)
         await self._outbox.hand_over(inquiry, reason, personal=personal)
 
     async def consult(self, inquiry: Inquiry) -> CloudReply:
         """The cloud's answer now or not at all: for audits, nobody waits for it and it is never kept. Raises what `ask`
         raises, and CloudUnavailable."""
-        request, restoration = await self._build(inquiry)
+        request, restoration, _ = await self._build(inquiry)
         hold = await self._budget.reserve(*self._estimate(request))
         try:
             return await self._whole(request, restoration, inquiry.session, hold)
@@ -267,16 +263,24 @@ class Escalator:
 
     # ------------------------------------------------------------ sending
 
-    async def _build(self, inquiry: Inquiry) -> tuple[CloudRequest, Restoration]:
+    async def _build(self, inquiry: Inquiry) -> tuple[CloudRequest, Restoration, bool]:
+        """The request, what restores its answer, and whether the asker's own words hold personal data."""
         if not self._consent:
             raise PrivacyFailed(
                 "escalation is not enabled, so nothing may leave this device", remedy="Set escalation.enabled = true."
             )
         expires_at = time.time() + 3600 * self._config.outbox_hours
-        return await asyncio.to_thread(build, inquiry, self._config, self._finder, expires_at=expires_at)
+
+        def work() -> tuple[CloudRequest, Restoration, bool]:
+            return (
+                *build(inquiry, self._config, self._finder, expires_at=expires_at),
+                self._is_personal(inquiry),
+            )
+
+        return await asyncio.to_thread(work)
 
     def _is_personal(self, inquiry: Inquiry) -> bool:
-        return any(self.personal(text) for text in (inquiry.text, *(turn.content for turn in inquiry.history)))
+        return any(self._finder.spans(text) for text in (inquiry.text, *(turn.content for turn in inquiry.history)))
 
     def _estimate(self, request: CloudRequest) -> tuple[int, float]:
         return estimate(request.messages, request.max_tokens, self._config.endpoints)

@@ -69,9 +69,7 @@ class Store:
         def transaction() -> _T:
             if self._db is None:
                 raise StorageFailed(f"the outbox {self._path} is not open")
-            with self._db:
-                return work(self._db)
-            raise AssertionError("a transaction of apsw swallows no exception")
+            return _in_transaction(self._db, work)
 
         return await self._submit(transaction)
 
@@ -124,3 +122,16 @@ class Store:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _in_transaction(db: apsw.Connection, work: Callable[[apsw.Connection], _T]) -> _T:
+    """Not apsw's own ``with db``: that fails to roll back, and hides why, where SQLite did so itself (a full disk)."""
+    db.execute("BEGIN")
+    try:
+        done = work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return done

@@ -21,7 +21,6 @@ from tests.simulators.faulty_cloud import (
     DONE,
     FaultyCloud,
     closes_at_once,
-    data,
     declines,
     event,
     hangs_before_headers,
@@ -82,7 +81,7 @@ async def answered(parts: Reach, id: str, within_s: float = 20.0) -> Case:
 
 async def test_an_answer_comes_restored_and_is_kept_and_recorded(cloud: FaultyCloud, tmp_path: Path) -> None:
     async with running(config(cloud.url), tmp_path) as parts:
-        cloud.faults.append(says(data(event("Hello [NAME_1], at ")), data(event("17:30.", finish_reason="stop")), DONE))
+        cloud.faults.append(says(event("Hello [NAME_1], at "), event("17:30.", finish_reason="stop"), DONE))
         *pieces, reply = await asked(parts, Inquiry("evt-1", NAME, session="s"))
         assert isinstance(reply, CloudReply)
         assert reply.text == "Hello Ada Lovelace, at 17:30."
@@ -168,23 +167,12 @@ async def test_nothing_leaves_without_consent(cloud: FaultyCloud, tmp_path: Path
     assert cloud.asked == []
 
 
-async def test_the_days_budget_and_the_outbox_have_limits(cloud: FaultyCloud, tmp_path: Path) -> None:
-    async with running(config(cloud.url, daily_requests=1), tmp_path / "budget") as parts:
+async def test_the_days_budget_has_an_end(cloud: FaultyCloud, tmp_path: Path) -> None:
+    async with running(config(cloud.url, daily_requests=1), tmp_path) as parts:
         await asked(parts, Inquiry("evt-1", NAME))
         assert parts.escalator.allowed() == "budget_exhausted"
         with pytest.raises(BudgetExhausted):
             await asked(parts, Inquiry("evt-2", NAME))
-    async with reach(config(cloud.url, outbox_mb=1), tmp_path / "full") as parts:
-
-        async def fill() -> None:
-            for number in range(100):
-                await asked(parts, Inquiry(f"evt-{number}", "x" * 20_000, wait_s=0.0))
-
-        with pytest.raises(StorageFull):
-            await fill()
-        status = await parts.outbox.status()
-        assert 20 < status.waiting < 53
-        assert status.bytes <= status.limit_bytes == 1 << 20
 
 
 async def test_a_full_disk_refuses_the_question_and_sends_nothing(cloud: FaultyCloud, tmp_path: Path) -> None:
