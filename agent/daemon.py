@@ -36,8 +36,8 @@ from agent.api.services import Services
 from agent.assistant import Assistant
 from agent.audits import Audits
 from agent.calibrating import Calibrating
+from agent.confidence.agreement import FALSE_ALARM, MISS, alike
 from agent.confidence.certificate import Certificates
-from agent.confidence.labelled import plain
 from agent.confidence.live import Judge
 from agent.config import Config
 from agent.dependencies import Dependencies
@@ -207,8 +207,11 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             labels=labels,
             certificates=certificates,
             cloud=beyond.escalator if config.escalation.enabled else None,
-            agree=_alike,
-            judges={"cloud": Judge(config.risk.cloud_error, 0.1, 0.1), "visitor": Judge(config.risk.feedback_error)},
+            agree=alike,
+            judges={
+                "cloud": Judge(config.risk.cloud_error, FALSE_ALARM, MISS),
+                "visitor": Judge(config.risk.feedback_error),
+            },
             journal=journal,
             metrics=metrics,
             busy=lambda: admission.active > 0,
@@ -289,11 +292,6 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             await stack.enter_async_context(asked)
             await stack.enter_async_context(beyond.link)
         yield services, condition, _Background(services, condition, installation, config)
-
-
-def _alike(device: str, cloud: str) -> bool:
-    mine, theirs = plain(device), plain(cloud)
-    return bool(mine and theirs) and (mine in theirs or theirs in mine)
 
 
 def examples(pack: IntentPack) -> int:
