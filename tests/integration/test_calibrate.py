@@ -96,7 +96,7 @@ def test_the_devices_own_collection_can_be_asked(device: RunningDaemon, tmp_path
     ("rows", "says"),
     [
         ([{"text": "hello"}], "has no 'intent'"),
-        ([{"text": "speak up", "intent": "luoder"}], "no intent 'luoder'"),
+        ([{"text": "raise your voice a notch", "intent": "luoder"}], "no intent 'luoder'"),
         ([], "no examples"),
     ],
 )
