@@ -42,7 +42,8 @@ _ASSEMBLIES = 32
 """Requests in parts that are being received; more push out the oldest."""
 _REMEMBERED = 10_000
 _REMEMBERED_BYTES = 64 << 20
-_PART_OVERHEAD = 1024
+_SMALLEST_BYTES, _LARGEST_BYTES = 1024, 128 << 10
+"""The least that a device may name as its largest message, and what counts where it names none."""
 _log = logging.getLogger("outpost.gateway")
 
 
@@ -80,12 +81,20 @@ class _Key:
     key: str
 
 
-@dataclass(slots=True)
-class _Job:
-    """A request at work or waiting for it; ``topic`` is where its replies go."""
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Where the replies go, and the largest message that the device takes: a broker drops larger ones silently."""
 
     key: _Key
     topic: str
+    largest_bytes: int
+
+
+@dataclass(slots=True)
+class _Job:
+    """A request at work or waiting for it."""
+
+    asker: _Asker
     request: CloudRequest
     ends: float
 
@@ -193,20 +202,21 @@ class Gateway:
     # ------------------------------------------------------------ taking requests
 
     def _on_request(self, message: Received) -> None:
-        known = _sender(message)
-        if known is None:
+        asker = _asker(message)
+        if asker is None:
             self._refuse("malformed", message)
-        elif not self._repeated(known, message):
+        elif not self._repeated(asker):
             if "parts" in message.properties:
-                self._tell(known, message, envelope.Ready())
+                self._tell(asker, envelope.Ready())
             else:
-                self._take(known, message, message.payload)
+                self._take(asker, message, message.payload)
 
     def _on_part(self, message: Received) -> None:
-        known = _sender(message)
-        if known is None:
+        asker = _asker(message)
+        if asker is None:
             self._refuse("malformed", message)
             return
+        known = asker.key
         if known in self._jobs:
             return
         now = time.monotonic()
@@ -221,14 +231,15 @@ class Gateway:
             whole = assembly.add(properties, message.payload)
         except InvalidRequest as error:
             self._assemblies.pop(known, None)
-            self._tell(known, message, envelope.Failed(CloudRefused.code, str(error)))
+            self._tell(asker, envelope.Failed(CloudRefused.code, str(error)))
             return
         if whole is not None:
             del self._assemblies[known]
-            self._take(known, message, whole)
+            self._take(asker, message, whole)
 
-    def _repeated(self, known: _Key, message: Received) -> bool:
+    def _repeated(self, asker: _Asker) -> bool:
         """Whether this request is at work (the device hears it every second) or answered: the answer goes again."""
+        known = asker.key
         kept = self._answers.get(known)
         if kept is not None and time.monotonic() - kept[0] > self._settings.remember_s:
             self._forget(known)
@@ -237,34 +248,34 @@ class Gateway:
             return False
         self._metrics.duplicates.inc()
         if kept is not None:
-            topic = message.response_topic or ""
-            self._spawn(self._send_whole(known, topic, kept[1], self._deadline_s), "again")
+            self._spawn(self._send_whole(asker, kept[1], self._deadline_s), "again")
         return True
 
-    def _take(self, known: _Key, message: Received, payload: bytes) -> None:
+    def _take(self, asker: _Asker, message: Received, payload: bytes) -> None:
         """Start the work, or say why not."""
+        known = asker.key
         try:
             request = envelope.decode_request(payload)
             if request.key != known.key:
                 raise InvalidRequest(f"the key {request.key!r} is not the correlation data")
         except InvalidRequest as error:
             self._metrics.requests.labels("malformed").inc()
-            self._tell(known, message, envelope.Failed(CloudRefused.code, str(error)))
+            self._tell(asker, envelope.Failed(CloudRefused.code, str(error)))
             return
         if len(self._jobs) >= self._settings.concurrency + self._settings.queue:
             self._metrics.requests.labels("overloaded").inc()
-            self._tell(known, message, envelope.Failed("overloaded", "the gateway's queue is full", 2.0))
+            self._tell(asker, envelope.Failed("overloaded", "the gateway's queue is full", 2.0))
             return
         wait = self._quotas.take(known.device, time.monotonic(), int(time.time() // 86_400))
         if wait is not None:
             self._metrics.requests.labels("quota").inc()
             told = f"{known.device} has used up its quota at this gateway"
-            self._tell(known, message, envelope.Failed("quota_exceeded", told, wait))
+            self._tell(asker, envelope.Failed("quota_exceeded", told, wait))
             return
         left = self._deadline_s if message.expires_in_s is None else float(message.expires_in_s)
         bounded = replace(request, max_tokens=max(1, min(request.max_tokens, self._max_tokens)))
         ends = time.monotonic() + min(left, self._deadline_s)
-        job = _Job(known, message.response_topic or "", bounded, ends)
+        job = _Job(asker, bounded, ends)
         self._jobs[known] = job
         self._idle.clear()
         self._spawn(self._work(job), "request")
@@ -289,11 +300,11 @@ class Gateway:
         self._metrics.requests.labels(outcome).inc()
         payload = envelope.encode_reply(reply)
         if isinstance(reply, envelope.Final) or outcome == CloudRefused.code:
-            self._remember(job.key, payload)
-        del self._jobs[job.key]
+            self._remember(job.asker.key, payload)
+        del self._jobs[job.asker.key]
         if not self._jobs:
             self._idle.set()
-        await self._send_whole(job.key, job.topic, payload, max(self._deadline_s, job.ends - time.monotonic()))
+        await self._send_whole(job.asker, payload, max(self._deadline_s, job.ends - time.monotonic()))
 
     async def _ask(self, job: _Job) -> envelope.Final:
         """Ask the upstream and pass on the pieces. Raises OutpostError."""
@@ -304,7 +315,7 @@ class Gateway:
             async for event in events:
                 if isinstance(event, CloudReply):
                     usage = event.usage
-                    self._quotas.count(job.key.device, usage.prompt_tokens + usage.completion_tokens)
+                    self._quotas.count(job.asker.key.device, usage.prompt_tokens + usage.completion_tokens)
                     self._metrics.tokens.labels("prompt").inc(usage.prompt_tokens)
                     self._metrics.tokens.labels("completion").inc(usage.completion_tokens)
                     self._metrics.seconds.observe(time.monotonic() - started)
@@ -337,46 +348,45 @@ class Gateway:
             for job in list(self._jobs.values()):
                 await self._send_piece(job, envelope.Working())
 
-    def _tell(self, known: _Key, message: Received, reply: envelope.Reply) -> None:
-        topic = message.response_topic or ""
-        self._spawn(self._send_whole(known, topic, envelope.encode_reply(reply), WORKING_S), "tell")
+    def _tell(self, asker: _Asker, reply: envelope.Reply) -> None:
+        self._spawn(self._send_whole(asker, envelope.encode_reply(reply), WORKING_S), "tell")
 
     async def _send_piece(self, job: _Job, reply: envelope.Reply) -> None:
         """What may get lost."""
         with contextlib.suppress(OutpostError):
             await self._link.send(
-                job.topic,
+                job.asker.topic,
                 envelope.encode_reply(reply),
                 qos=0,
-                correlation=job.key.key.encode(),
+                correlation=job.asker.key.key.encode(),
                 expires_in_s=10,
                 properties={"gateway": self.name},
             )
 
-    async def _send_whole(self, known: _Key, topic: str, payload: bytes, within_s: float) -> None:
+    async def _send_whole(self, asker: _Asker, payload: bytes, within_s: float) -> None:
         """Send a reply, in parts where it is large, and again when a connection broke under it. Where that fails the
         device asks again."""
         ends = time.monotonic() + within_s
-        room = self._link.largest_bytes - _PART_OVERHEAD
+        largest = min(self._link.largest_bytes, asker.largest_bytes)
         while (left := ends - time.monotonic()) > 0 and await self._link.wait_online(left):
             try:
-                if len(payload) <= self._link.largest_bytes:
-                    await self._send_reply(known, topic, payload, {})
+                if len(payload) <= largest:
+                    await self._send_reply(asker, payload, {})
                     return
-                pieces = envelope.cut(payload, room)
+                pieces = envelope.cut(payload, largest)
                 for number, part in enumerate(pieces.parts):
-                    await self._send_reply(known, topic, part, pieces.labels(number))
+                    await self._send_reply(asker, part, pieces.labels(number))
                 return
             except OutpostError as error:
-                _log.info("a reply to %s was not sent: %s", known.device, error)
+                _log.info("a reply to %s was not sent: %s", asker.key.device, error)
                 if self._link.online():
                     return
 
-    async def _send_reply(self, known: _Key, topic: str, payload: bytes, labels: dict[str, str]) -> None:
+    async def _send_reply(self, asker: _Asker, payload: bytes, labels: dict[str, str]) -> None:
         await self._link.send(
-            topic,
+            asker.topic,
             payload,
-            correlation=known.key.encode(),
+            correlation=asker.key.key.encode(),
             expires_in_s=self._deadline_s,
             properties={"gateway": self.name, **labels},
         )
@@ -387,14 +397,15 @@ class Gateway:
         _log.warning("dropped a request on %s with response topic %r", message.topic, message.response_topic)
 
 
-def _sender(message: Received) -> _Key | None:
+def _asker(message: Received) -> _Asker | None:
     """Whose request this is; None where it does not say, or wants the answer anywhere but at the device's own topic."""
     device = "/".join(message.topic.split("/")[:3])
-    answers_to = message.response_topic or ""
-    if not answers_to.startswith(f"{device}/escalate/response") or any(sign in answers_to for sign in "+#\0"):
+    if message.response_topic != f"{device}/escalate/response":
         return None
     try:
-        key = message.correlation.decode("utf-8")
-    except UnicodeDecodeError:
+        key, largest = message.correlation.decode("utf-8"), int(message.properties.get("largest", _LARGEST_BYTES))
+    except ValueError:
         return None
-    return _Key(device, key) if 0 < len(key) <= 256 else None
+    if not 0 < len(key) <= 256 or largest < _SMALLEST_BYTES:
+        return None
+    return _Asker(_Key(device, key), message.response_topic, largest)

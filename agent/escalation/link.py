@@ -61,6 +61,7 @@ class Received:
     correlation: bytes = b""
     properties: Mapping[str, str] = field(default_factory=dict)
     expires_in_s: int | None = None
+    retained: bool = False
 
 
 Handler = Callable[[Received], None]
@@ -272,6 +273,7 @@ def _received(message: aiomqtt.Message) -> Received:
         correlation=getattr(wire, "CorrelationData", b""),
         properties=dict(getattr(wire, "UserProperty", ())),
         expires_in_s=getattr(wire, "MessageExpiryInterval", None),
+        retained=message.retain,
     )
 
 

@@ -19,6 +19,7 @@ import logging
 import random
 import re
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -33,12 +34,15 @@ from agent.messages import CloudDelta, CloudReply, CloudRequest
 SILENCE_S = 4.0
 """Nothing heard for so long: the request is sent again. A gateway at work says so every second."""
 MAX_SILENCE_S = 30.0
+_MISSING = 4
+"""Times the silence without a word since the request went out: there is no gateway, nobody is kept waiting for one."""
 QUIET_S = 30.0
 """After a request of which nothing at all was heard, the path counts as offline for so long."""
 _NOTICE_S = 0.2
 """So much before its deadline the path gives up, to say itself what it waited for."""
 _PATIENT = frozenset({"overloaded", "quota_exceeded"})
 """What another gateway, or the same a little later, may not say."""
+_GATEWAY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _log = logging.getLogger("outpost.mqtt")
 
 
@@ -68,6 +72,7 @@ class _Exchange:
     streams_from: str | None = None
     next_delta: int = 0
     anything: bool = False
+    unheard_since: float = field(default_factory=time.monotonic)
 
 
 class MqttPath:
@@ -79,6 +84,7 @@ class MqttPath:
     def __init__(self, link: MqttLink, *, silence_s: float = SILENCE_S) -> None:
         self.traffic = Traffic()
         self._silence_s = silence_s
+        self._missing_s = _MISSING * silence_s
         self._link = link
         self._exchanges: dict[str, list[_Exchange]] = {}
         self._quiet_until = 0.0
@@ -100,8 +106,8 @@ class MqttPath:
     async def ask(self, request: CloudRequest, *, deadline_s: float) -> AsyncGenerator[CloudDelta | CloudReply, None]:
         """Pieces of the answer, then the answer. Pieces may be missing or stop; the answer holds everything.
 
-        Raises CloudUnavailable (no connection, no gateway within ``deadline_s``, the gateway's upstream is down),
-        CloudRefused (the upstream will not answer this, or it is over the limit).
+        Raises CloudUnavailable (no connection, no gateway, no answer within ``deadline_s``, the gateway's upstream is
+        down), CloudRefused (the upstream will not answer this, or it is over the limit).
         """
         payload = envelope.encode_request(request)
         if len(payload) > envelope.LARGEST_BYTES:
@@ -149,10 +155,10 @@ class MqttPath:
     async def _send(self, request: CloudRequest, payload: bytes, end: float) -> None:
         """Raises CloudUnavailable."""
         left = end - time.monotonic()
-        labels = {}
+        labels = {"largest": str(self._link.largest_bytes)}
         body = payload
         if len(payload) > self._link.largest_bytes:
-            labels, body = envelope.cut(payload, self._link.largest_bytes).labels(), b"{}"
+            labels, body = labels | envelope.cut(payload, self._link.largest_bytes).labels(), b"{}"
         await self._link.send(
             f"{self._link.prefix}/escalate/request",
             body,
@@ -173,7 +179,7 @@ class MqttPath:
                     response_topic=self._response,
                     correlation=request.key.encode(),
                     expires_in_s=end - time.monotonic(),
-                    properties=pieces.labels(number),
+                    properties={"largest": str(self._link.largest_bytes), **pieces.labels(number)},
                     timeout_s=max(end - time.monotonic(), 0.1),
                 )
         except CloudUnavailable as error:  # announced again at the next connection
@@ -185,7 +191,8 @@ class MqttPath:
         """The next word of a gateway; sends the request again where there is silence. Raises CloudUnavailable."""
         while True:
             now = time.monotonic()
-            if now >= end:
+            missing = not exchange.anything and self._link.online() and now >= exchange.unheard_since + self._missing_s
+            if now >= end or missing:
                 raise self._given_up(exchange)
             try:
                 heard = await asyncio.wait_for(exchange.heard.get(), max(0.0, min(end, exchange.resend_at) - now))
@@ -196,6 +203,7 @@ class MqttPath:
                     await self._try_send(request, payload, exchange, end)
                 continue
             if heard is None:
+                exchange.unheard_since = time.monotonic()
                 self.traffic.resent += 1
                 await self._try_send(request, payload, exchange, end)
                 continue
@@ -245,10 +253,10 @@ class MqttPath:
 
     def _on_reply(self, message: Received) -> None:
         waiting = self._exchanges.get(message.correlation.decode("utf-8", "replace"), [])
-        if not waiting:
+        gateway = message.properties.get("gateway", "")
+        if not waiting or message.retained or not _GATEWAY.fullmatch(gateway):
             self.traffic.dropped += 1
             return
-        gateway = message.properties.get("gateway", "")
         for exchange in waiting:
             try:
                 payload = _whole(exchange, gateway, message)
@@ -322,10 +330,12 @@ class MqttAsk:
 
     def _on_question(self, message: Received) -> None:
         topic = message.response_topic
+        if message.retained:
+            return  # it was asked at another time; every new connection would ask it again
         if topic is None or not may_answer_to(topic, self._link.prefix):
             _log.warning("a question by MQTT is not answered: its response topic is %r", topic)
             return
-        known = (topic, message.correlation)
+        known = (topic, message.correlation or uuid.uuid4().bytes)  # without, nothing tells that it is the same
         if known in self._running:
             return
         task = self._tasks.create_task(self._serve(known, message), name="mqtt:ask")
@@ -339,14 +349,13 @@ class MqttAsk:
                 if len(self._running) > self._limit:
                     raise Overloaded("too many questions by MQTT at a time", remedy="Ask again in a moment.")
                 reply = json.dumps(await self._answer(_asked(message.payload)), ensure_ascii=False).encode()
-                if message.correlation:
-                    self._answered[known] = reply
+                self._answered[known] = reply
             except OutpostError as error:
                 reply = json.dumps({"error": {"code": error.code, "message": str(error)}}, ensure_ascii=False).encode()
             while len(self._answered) > KEPT_ANSWERS:
                 self._answered.popitem(last=False)
         try:
-            await self._link.send(known[0], reply, correlation=known[1] or None, expires_in_s=300)
+            await self._link.send(known[0], reply, correlation=message.correlation or None, expires_in_s=300)
         except OutpostError as error:
             _log.warning("an answer by MQTT could not be sent: %s", error)
 
