@@ -15,7 +15,7 @@ from agent.updates.catalog import Catalog, ModelStore
 _ENGINES = {
     "slm": "agent.engines.text:TextEngine",
     "embedding": "agent.engines.embedding:EmbeddingEngine",
-    "ranker": "agent.engines.embedding:EmbeddingEngine",  # it embeds question and sentence; their cosine is the verdict
+    "ranker": "agent.engines.ranking:RankingEngine",
 }
 _WORKER_BYTES = 80 << 20
 """A worker's own memory beside its files, where a model does not say what it needs: Python, numpy, an engine."""

@@ -112,15 +112,21 @@ class EmbeddingClient:
 
 
 class RankingClient:
-    """A ranking model: an encoder in which a question is near the sentences that answer it."""
+    """A ranking model: how well sentences answer a question."""
 
     def __init__(self, pool: Pool, model: str) -> None:
-        self._embedder = EmbeddingClient(pool, model)
+        self._pool = pool
+        self.model = model
 
     async def rank(self, question: str, texts: Sequence[str], *, deadline_s: float) -> list[float]:
-        """The cosine of the question with each text, -1..1."""
-        vectors = await self._embedder.embed([question, *texts], deadline_s=deadline_s)
-        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
+        """The logit that each text answers the question, in the order of the texts."""
+        payload = {"question": question, "texts": list(texts)}
+        answer = await self._pool.call(self.model, "rank", payload, deadline_s=deadline_s)
+        with _payload_errors(self.model):
+            scores = [float(score) for score in answer["scores"]]
+            if len(scores) != len(texts):
+                raise ValueError(f"{len(scores)} scores for {len(texts)} texts")
+            return scores
 
 
 class IntentClient:

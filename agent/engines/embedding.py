@@ -40,44 +40,24 @@ class _Request:
     tokens: int = 0
 
 
-class EmbeddingEngine:
-    """See the module; an `agent.engines.protocol.Engine` with the one operation ``embed``."""
+class TextEncoder:
+    """A BERT-like ONNX model with its tokenizer: from a text to the states of its tokens. Raises BadModel."""
 
-    def __init__(self) -> None:
-        self._session: InferenceSession
-        self._tokenizer: Tokenizer
-        self._inputs: frozenset[str] = frozenset()
-        self._max_tokens = MAX_TOKENS
-        self._dim = 0
-        self._requests: OrderedDict[int, _Request] = OrderedDict()
-
-    def load(self, spec: LoadSpec) -> Payload:
-        """Returns ``dim`` and ``max_tokens``. Raises BadModel."""
-        entry = Path(spec.entry)
-        self._max_tokens = int(spec.options.get("max_tokens") or MAX_TOKENS)
-        self._tokenizer = _open_tokenizer(entry.parent / "tokenizer.json", self._max_tokens)
-        self._session = _open_session(entry, threads=int(spec.options.get("threads") or 1))
+    def __init__(self, entry: Path, *, threads: int = 1, max_tokens: int = MAX_TOKENS) -> None:
+        self.max_tokens = max_tokens
+        self._tokenizer = _open_tokenizer(entry.parent / "tokenizer.json", max_tokens)
+        self._session = _open_session(entry, threads=threads)
         self._inputs = frozenset(node.name for node in self._session.get_inputs())
         unknown = self._inputs - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown or "input_ids" not in self._inputs:
             raise BadModel(f"{entry} is not a text encoder: it takes {sorted(self._inputs)}")
-        self.smoke_test()
-        return {"dim": self._dim, "max_tokens": self._max_tokens}
 
-    def smoke_test(self) -> None:
-        """Embeds one short text, which also finds the model's dimension."""
-        self._dim = len(self.embed("smoke test"))
-
-    def embed(self, text: str) -> Vector:
-        """The L2-normalised mean of the text's token vectors. Raises BadModel where the model gives none that is
-        finite: flipped bytes in an ONNX file load silently, and a NaN would poison the index silently too."""
-        return self._vector(self._tokens(text))
-
-    def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text[: self._max_tokens * _CHARS_PER_TOKEN]).ids
+    def tokens(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text[: self.max_tokens * _CHARS_PER_TOKEN]).ids
         return ids
 
-    def _vector(self, tokens: list[int]) -> Vector:
+    def states(self, tokens: list[int]) -> Vector:
+        """float32 (tokens, dim). Raises BadModel where the model gives anything else."""
         ids = np.array([tokens], dtype=np.int64)
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         try:
@@ -86,7 +66,39 @@ class EmbeddingEngine:
             raise BadModel(f"the embedding model failed: {error}", remedy="Verify its files.") from error
         if hidden.ndim != 3 or hidden.shape[:2] != ids.shape:
             raise BadModel(f"the embedding model gives an output of shape {hidden.shape} for {ids.shape[1]} tokens")
-        mean: Vector = hidden[0].astype(np.float32).mean(axis=0)
+        states: Vector = hidden[0].astype(np.float32)
+        return states
+
+
+class EmbeddingEngine:
+    """See the module; an `agent.engines.protocol.Engine` with the one operation ``embed``."""
+
+    def __init__(self) -> None:
+        self._encoder: TextEncoder
+        self._dim = 0
+        self._requests: OrderedDict[int, _Request] = OrderedDict()
+
+    def load(self, spec: LoadSpec) -> Payload:
+        """Returns ``dim`` and ``max_tokens``. Raises BadModel."""
+        self._encoder = TextEncoder(
+            Path(spec.entry),
+            threads=int(spec.options.get("threads") or 1),
+            max_tokens=int(spec.options.get("max_tokens") or MAX_TOKENS),
+        )
+        self.smoke_test()
+        return {"dim": self._dim, "max_tokens": self._encoder.max_tokens}
+
+    def smoke_test(self) -> None:
+        """Embeds one short text, which also finds the model's dimension."""
+        self._dim = len(self.embed("smoke test"))
+
+    def embed(self, text: str) -> Vector:
+        """The L2-normalised mean of the text's token vectors. Raises BadModel where the model gives none that is
+        finite: flipped bytes in an ONNX file load silently, and a NaN would poison the index silently too."""
+        return self._vector(self._encoder.tokens(text))
+
+    def _vector(self, tokens: list[int]) -> Vector:
+        mean: Vector = self._encoder.states(tokens).mean(axis=0)
         length = float(np.linalg.norm(mean))
         if not np.isfinite(length) or length == 0:
             raise BadModel("the embedding model gives a vector that is not finite or zero", remedy="Verify its files.")
@@ -109,7 +121,7 @@ class EmbeddingEngine:
         id, request = self._requests.popitem(last=False)
         try:
             if len(request.vectors) < len(request.texts):
-                tokens = self._tokens(request.texts[len(request.vectors)])
+                tokens = self._encoder.tokens(request.texts[len(request.vectors)])
                 request.vectors.append(self._vector(tokens))
                 request.tokens += len(tokens)
         except Exception as error:  # the worker's boundary: any failure is this request's error

@@ -41,7 +41,8 @@ Evidence about a quote (`Quote.signals`), for confidence only:
     exists_absent, exists_uncovered   absent, and 1 - covered, where it asks whether there is something
     names_person       1 where it asks who somebody is
     kind_covered       kind times the best sentence's context
-    judged             cosine of question and best sentence by the ranking model; only where one has judged
+    judged             logit by the ranking model that the best sentence answers; only where one has judged
+    judged_lead        how far that is above the best verdict on a sentence outside of the quote, at most 10
 
 A ranking model (models/reference/ranker), where there is one, judges the best JUDGED sentences: `weigh`, then
 `Weighed.texts` to the model, then `chosen` with what it says.
@@ -73,8 +74,9 @@ MAX_SENTENCES = 3
 MAX_QUOTES = 5
 JUDGED = 6
 """Sentences that a ranking model reads: the right one is among the best three nearly always, each costs some 6 ms."""
-_JUDGED_WEIGHT = 3.0
-"""What the ranking model's cosine counts in a score; between 0 and 6 the figures hardly move."""
+_JUDGED_WEIGHT = 1.4
+"""What the ranking model's logit counts in a score: it was trained to be added to 0.7 of the score."""
+_MOST_LEAD = 10.0
 _LEAD_WORDS = 4
 _SOFT_FROM, _SOFT_SPAN = 0.15, 0.4
 """A word's cosine with a sentence counts from the first and is full at the sum of both."""
@@ -417,9 +419,16 @@ def _quote(first: int, last: int, weighed: Weighed, shares: Matrix, judged: Mapp
         agreement=first <= int(keyword.argmax()) <= last
         and (not embedded or first <= int(similarity.argmax()) <= last),
         kind_match=bool(kind > 0) if wanted.kinds else None,
-        signals=_signals(within, weighed, shares)
-        | ({"judged": judged.get(best, min(judged.values()))} if judged else {}),
+        signals=_signals(within, weighed, shares) | _verdict(within, best, judged),
     )
+
+
+def _verdict(within: slice, best: int, judged: Mapping[int, float]) -> dict[str, float]:
+    if not judged:
+        return {}
+    said = judged.get(best, min(judged.values()))
+    others = [value for at, value in judged.items() if not within.start <= at < within.stop]
+    return {"judged": said, "judged_lead": min(_MOST_LEAD, said - max(others)) if others else _MOST_LEAD}
 
 
 def _signals(within: slice, weighed: Weighed, shares: Matrix) -> dict[str, float]:

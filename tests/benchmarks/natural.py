@@ -26,6 +26,7 @@ import numpy as np
 from agent.confidence import provisional, signals
 from agent.engines.embedding import EmbeddingEngine
 from agent.engines.protocol import LoadSpec
+from agent.engines.ranking import RankingEngine
 from agent.knowledge import quotes, words
 from agent.knowledge.knowledge import Knowledge
 from agent.knowledge.retrieval import Gathered, Retriever
@@ -81,18 +82,18 @@ class DirectEmbedder:
 
 
 class DirectRanker:
-    """The ranking model in this process, each text once."""
+    """The ranking engine in this process."""
 
     def __init__(self, folder: Path) -> None:
-        self._embedder = DirectEmbedder(folder)
+        self._engine = RankingEngine()
+        self._engine.load(LoadSpec("ranker", "", str(folder / "model.onnx"), {}))
 
     async def rank(self, question: str, texts: Sequence[str], *, deadline_s: float) -> list[float]:
-        vectors = await self._embedder.embed([question, *texts], deadline_s=deadline_s)
-        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
+        return self._engine.rank(question, list(texts))
 
 
-def _items(folder: Path) -> list[Item]:
-    lines = [line for file in sorted(folder.glob("questions*.jsonl")) for line in file.read_text("utf-8").splitlines()]
+def _items(folder: Path, files: str) -> list[Item]:
+    lines = [line for file in sorted(folder.glob(files)) for line in file.read_text("utf-8").splitlines()]
     return [_item(json.loads(line)) for line in lines if line.strip()]
 
 
@@ -102,9 +103,9 @@ def _page(folder: Path, name: str) -> Document:
     return Document(name, heading[1].strip() if heading else Path(name).stem, text)
 
 
-async def load(folder: Path, embedder: DirectEmbedder | None) -> list[Asked]:
-    """Every question of a data folder (pages/*.md, questions*.jsonl) with what the index found for it."""
-    items = _items(folder)
+async def load(folder: Path, embedder: DirectEmbedder | None, files: str = "questions*.jsonl") -> list[Asked]:
+    """Every question of a data folder (pages/*.md, ``files``) with what the index found for it."""
+    items = _items(folder, files)
     with tempfile.TemporaryDirectory() as state:
         async with Knowledge(Path(state) / "index.sqlite", embedder, "bench") as knowledge:
             for page in sorted({item.page for item in items}):

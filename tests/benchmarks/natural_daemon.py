@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print every question that was not answered right")
     parser.add_argument("--without-slm", action="store_true")
     given = parser.parse_args()
-    items = _items(given.data)
+    items = _items(given.data, "questions*.jsonl")
     counts: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -22,6 +22,7 @@ import natural
 from agent.confidence import provisional, signals
 
 DEV = shipped("models", "reference", "natural-dev")
+QUESTIONS = "questions.jsonl"  # eight pages of 28: enough to see that something broke
 DEMO = sorted(shipped("models", "reference", "demo", "documents").glob("*.md"))
 
 
@@ -43,7 +44,7 @@ def ranker():
 
 
 async def test_natural_questions_are_quoted_right(embedder):
-    asked = await natural.load(DEV, embedder)
+    asked = await natural.load(DEV, embedder, QUESTIONS)
     outcomes = []
     for one in asked:
         found = await one.retrieval()
@@ -57,7 +58,7 @@ async def test_natural_questions_are_quoted_right(embedder):
 
 
 async def test_the_ranking_model_tells_near_misses_from_answers(embedder, ranker):
-    asked = await natural.load(DEV, embedder)
+    asked = await natural.load(DEV, embedder, QUESTIONS)
     outcomes = []
     for one in asked:
         found = await one.retrieval(ranker)

@@ -49,7 +49,7 @@ def test_what_a_ranking_model_says_moves_the_quote():
         best = quote(similarity=0.6, keyword=0.6, agreement=True, signals={"following": 0.6, **judged})
         return provisional.confidence("quote", signals.quote("how much for adults", Retrieval((), (best,), "hybrid")))
 
-    assert sure(judged=0.8) > sure(judged=0.3) + 0.1
+    assert sure(judged=4.0) > sure(judged=-2.0) + 0.1
     assert sure() not in (sure(judged=0.0), sure(judged=0.3))
 
 

@@ -11,11 +11,12 @@ Ranker: a conditional logit over the sentences found for a question (the log-pro
 evidence), pulled towards hand-set weights for the features that few questions show (PRIOR).
 Confidence: a logistic regression over the features of agent/confidence/signals.py on the first quote of each question,
 right or not. Besides the unanswerable questions, every answerable one is asked once more with its evidence taken out of
-the sentences (with half the weight): a near miss of the kind that matters.
+the sentences (with REMOVED_WEIGHT): a near miss of the kind that matters.
 With the ranking model (models/reference/ranker) figures and confidence come from natural-dev alone, because it has been
 trained on the other set.
-With ``--slm`` the language model answers from the three best quotes of every question, as the assistant has it do; its
-answers give the models "generated" and "quote_with_generated". Refusals and agreement are features of the latter.
+With ``--slm`` the language model answers from the three best quotes of every question of natural-dev, as the assistant
+has it do; its answers give the models "generated" and "quote_judged_with_generated". Refusals and agreement are
+features of the latter.
 Both are plain gradient descent in numpy, without chance: the same data give the same files.
 """
 
@@ -59,24 +60,25 @@ PRIOR = {"foreign": -18.0, "moment": 1.5, "opens_list": -2.0, "day": 1.5, "month
 COST = 0.03
 RANKER_RIDGE = 0.02
 CONFIDENCE_RIDGE = 0.02
-REMOVED_WEIGHT = 0.5
+REMOVED_WEIGHT = 0.2
 SEEN_WEIGHT = 0.25
 """Of a natural-train question in the confidence: there are 4.5 times as many, and on average they are harder."""
 CONFIDENT_BY = """score lead keyword agreement similarity gap heading_match kind_match question_words ranker.raw
 ranker.headed ranker.following ranker.covered ranker.soft_covered ranker.weakest ranker.absent ranker.kind
 ranker.no_kind ranker.yesno ranker.condition_met ranker.condition_missed ranker.sentences ranker.now
 ranker.exists_absent ranker.exists_uncovered ranker.names_person ranker.kind_covered""".split()
-CONFIDENT_WHEN_JUDGED = """score lead keyword agreement similarity question_words ranker.judged ranker.following
+CONFIDENT_WHEN_JUDGED = """score lead keyword agreement similarity question_words ranker.judged ranker.judged_lead
+ranker.raw ranker.covered ranker.weakest ranker.absent ranker.no_kind ranker.kind_covered ranker.following
 ranker.yesno ranker.now ranker.names_person ranker.condition_missed ranker.exists_uncovered""".split()
 CONFIDENT_BY_KEYWORD = """score lead keyword ranker.covered question_words ranker.yesno ranker.now ranker.names_person
 ranker.condition_missed ranker.exists_uncovered""".split()
 
-CONFIDENT_WITH_GENERATED = [*CONFIDENT_BY, "generated_refused", "generated_within", "generated_overlap"]
 CONFIDENT_GENERATED = """first_margin min_logprob low_logprob median_logprob tokens span span_rank numbers
-retrieval_score retrieval_lead retrieval_similarity ranking_agreement question_words""".split()
+retrieval_score retrieval_lead retrieval_similarity retrieval_judged ranking_agreement question_words""".split()
 ANSWER_TOKENS = 96
 AGREEMENT_PRIOR = {"generated_refused": 0.0, "generated_within": 0.4, "generated_overlap": 0.2}
-"""What a language model's opinion is worth while none has been measured: some, but it never decides alone."""
+"""What a language model's opinion is worth while none has been measured: some, but it never decides alone. Once
+measured beside the ranking model, the same worth is taken where that is missing: there it counts less than it could."""
 
 LEAST_RIGHT = 20
 """Right answers that a language model must give before its confidence is fitted."""
@@ -333,10 +335,10 @@ def main() -> None:
     report(outcomes, CONFIDENT_BY)
     print("with the ranking model:")
     report(judged, CONFIDENT_WHEN_JUDGED)
+    joined, answers = generated(judged, DirectText(options.slm)) if options.slm else ([], [])
     if options.slm:
-        joined, answers = generated(outcomes, DirectText(options.slm))
-        print("quotes with the language model's opinion:")
-        report(joined, CONFIDENT_WITH_GENERATED)
+        print("with the ranking model and the language model's opinion:")
+        report(joined, [*CONFIDENT_WHEN_JUDGED, *AGREEMENT_PRIOR])
     print("by keywords alone:")
     by_keyword = examples(loaded(None))
     keyword_outcomes, _ = cross_validated(by_keyword, RANKED_BY_KEYWORD)
@@ -347,18 +349,20 @@ def main() -> None:
         _write_confidence("quote", (bias, weights))
         bias_judged, weights_judged = fit_confidence(judged, CONFIDENT_WHEN_JUDGED)
         _write_confidence("quote_judged", (bias_judged, weights_judged), UNSEEN)
-        guessed = f"{UNSEEN}, what the language model adds by prior"
-        _write_confidence("quote_judged_with_generated", (bias_judged, weights_judged | AGREEMENT_PRIOR), guessed)
+        opinion, source = AGREEMENT_PRIOR, "what the language model adds by prior"
         if options.slm:
-            source = f"{FITTED_ON} with {options.slm.stem}"
-            _write_confidence("quote_with_generated", fit_confidence(joined, CONFIDENT_WITH_GENERATED), source)
+            together = fit_confidence(joined, [*CONFIDENT_WHEN_JUDGED, *AGREEMENT_PRIOR])
+            opinion, source = {name: together[1][name] for name in AGREEMENT_PRIOR}, f"with {options.slm.stem}"
+            _write_confidence("quote_judged_with_generated", together, f"{UNSEEN} {source}")
             if sum(one.right for one in answers) >= LEAST_RIGHT:
-                _write_confidence("generated", fit_confidence(answers, CONFIDENT_GENERATED), source)
+                _write_confidence("generated", fit_confidence(answers, CONFIDENT_GENERATED), f"{UNSEEN} {source}")
             else:
                 print(f"fewer than {LEAST_RIGHT} right answers: the model of generated answers stays as it is")
         else:
-            guessed = f"{FITTED_ON}, what the language model adds by prior"
-            _write_confidence("quote_with_generated", (bias, weights | AGREEMENT_PRIOR), guessed)
+            _write_confidence(
+                "quote_judged_with_generated", (bias_judged, weights_judged | opinion), f"{UNSEEN}, {source}"
+            )
+        _write_confidence("quote_with_generated", (bias, weights | opinion), f"{FITTED_ON}, {source}")
         _write_confidence("quote_keyword", fit_confidence(keyword_outcomes, CONFIDENT_BY_KEYWORD))
 
 

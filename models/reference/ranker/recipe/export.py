@@ -1,10 +1,8 @@
 """Make the device's model from trained weights: int8 ONNX, tokenizer and manifest, without torch.
 
-    python models/reference/ranker/recipe/export.py --weights weights.npz --base FOLDER --out FOLDER
+    python models/reference/ranker/recipe/export.py --trained FOLDER --base FOLDER --out FOLDER
 
-Only the encoder is exported. Of what was trained around it the gates stayed closed and the head's weights uniform
-(README.md has the figures), so the cosine of two texts that were embedded apart is the whole score, and the embedding
-engine runs the model.
+FOLDER of ``--trained`` holds weights.npz (the encoder) and judge.npz (the comparison), as `train.py` writes them.
 """
 
 from __future__ import annotations
@@ -38,14 +36,14 @@ description = "Judges whether a sentence answers a question: all-MiniLM-L6-v2, t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--trained", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True, help="folder with tokenizer.json of all-MiniLM-L6-v2")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets the model's files")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         source, built = Path(scratch) / "source", Path(scratch) / "built"
         source.mkdir()
-        with np.load(options.weights, allow_pickle=False) as weights:
+        with np.load(options.trained / "weights.npz", allow_pickle=False) as weights:
             save_file(
                 {name: np.ascontiguousarray(weights[name]) for name in weights.files}, source / "model.safetensors"
             )
@@ -53,7 +51,8 @@ def main() -> None:
         embedding.build(source, built, name=NAME)
         options.out.mkdir(parents=True, exist_ok=True)
         lines = [MANIFEST.format(name=NAME)]
-        for name in ("model.onnx", "tokenizer.json"):
+        shutil.copy(options.trained / "judge.npz", built / "judge.npz")
+        for name in ("model.onnx", "tokenizer.json", "judge.npz"):
             data = (built / name).read_bytes()
             (options.out / name).write_bytes(data)
             lines.append(

@@ -3,8 +3,9 @@
     python models/reference/ranker/recipe/prepare.py --embedding FOLDER --out FOLDER
 
 FOLDER of the embedding holds model.onnx and tokenizer.json of all-MiniLM-L6-v2 (int8). The linear ranker is fitted on
-natural-train alone, so natural-dev (dev.jsonl) stays unseen. One JSON object a line: page, question, and candidates as
-[text, score, whether it is evidence]; the evidence is there even where the ranker did not find it.
+natural-train alone, so natural-dev (dev.jsonl) stays unseen. One JSON object a line: page, question, the answer's words
+("" where the page does not tell), and candidates as [text, score, whether it is evidence]; the evidence is there even
+where the ranker did not find it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,13 @@ def write(path: Path, examples: Sequence[fit.Example], weights: fit.Weights, top
                 ]
                 for at in best
             ]
-            record = {"page": example.page, "question": example.asked.item.question, "candidates": candidates}
+            item = example.asked.item
+            record = {
+                "page": example.page,
+                "question": item.question,
+                "answer": item.answers[0] if item.answers else "",
+                "candidates": candidates,
+            }
             file.write(json.dumps(record) + "\n")
 
 
