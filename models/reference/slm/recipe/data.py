@@ -23,7 +23,7 @@ TEMPLATE = (
     "<|user|>{{ turns[-1]['content'] | trim }}{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
 )
 ROW = 320
-NATURAL = 0.12  # share of examples from natural pages, once the others have reached full difficulty
+NATURAL = 0.25  # share of examples from natural pages, once the others have reached full difficulty
 ZIPF = 150_000  # how often the most frequent English words stand in the tokenizer's text, times a hundred
 ANSWERS = 512  # answer tokens supervised per batch, at most
 

@@ -179,7 +179,7 @@ def natural(
     wrong: list[float] = []
     for line in (folder / "questions.jsonl").read_text("utf-8").splitlines():
         entry = json.loads(line)
-        parts = everything if whole else pages[entry["page"]]
+        parts = everything if whole else pages[Path(entry["page"]).stem]
         chosen = choose(entry["question"], parts)
         passage = "\n\n".join(f"## {heading}\n{text}" for heading, text in chosen)
         reply = examinee.answer(passage, entry["question"])

@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import random
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import clauses, frames, times, values
 from .filler import CHAT, POLITE, TURNS
 from .frames import Frame
 from .grammar import Text, Value, capitalised, expand
-from .writing import Fact, Writer, blurred
+from .writing import REWORDED, Fact, Writer, blurred, reworded
 
 REFUSAL = "I don't know."
 CLAUSES = 0.24  # share of facts about arbitrary things, against what the frames know of venues
@@ -61,14 +62,18 @@ def content(text: str) -> set[str]:
 
 
 class Generator:
-    """Draws examples; `level` (0..1) sets how much a passage holds."""
+    """Draws examples; `level` (0..1) sets how much a passage holds. `others`: words of nearly the same meaning, which
+    take the place of some in training; examinations are given none."""
 
-    def __init__(self, seed: int, split: str = "train", level: float = 1.0) -> None:
+    def __init__(
+        self, seed: int, split: str = "train", level: float = 1.0, others: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.others = others or {}
         self.rng = random.Random(seed)
         self.split = split
         self.level = level
         self.frames = frames.load()
-        self.writer = Writer(self.rng, split)
+        self.writer = Writer(self.rng, split, self.others)
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
@@ -114,6 +119,8 @@ class Generator:
         return frame.questions.get(name, [])
 
     def worded(self, template: str, drawn: dict[str, Value], seed: int) -> Text:
+        if self.others and self.rng.random() < REWORDED:
+            template = reworded(template, self.rng, self.others)
         return expand(template, drawn, random.Random(seed), question=True)
 
     def noisy(self, question: str) -> str:

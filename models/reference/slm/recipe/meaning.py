@@ -62,3 +62,32 @@ def meanings(folder: Path, tokenizer: Tokenizer) -> np.ndarray:
     norms = np.linalg.norm(table, axis=1, keepdims=True)
     unit: np.ndarray = np.divide(table, norms, out=np.zeros_like(table), where=norms > 1e-6)
     return unit
+
+
+OPPOSITES = set(  # are near each other too, and must not change places
+    "open opens opened opening reopen close closes closed closing start starts begin begins began end ends first last "
+    "early earlier late later before after from until long longer longest short many few several some more less most "
+    "least large larger small smaller big bigger old older young younger adult adults child children parents baby "
+    "babies toddlers teenagers kids with without where when allowed forbidden needed permitted able free paid "
+    "monday tuesday wednesday thursday friday saturday sunday summer winter spring autumn morning evening night noon "
+    "left right north south east west above below upstairs downstairs inside outside above under over male female "
+    "ladies gents arrive arrives depart departs arrival departure enter entry exit leave leaves".split()
+)
+
+
+def neighbours(tokenizer: Tokenizer, table: np.ndarray, most: int = 6, least: float = 0.5) -> dict[str, list[str]]:
+    """Words of the vocabulary that mean nearly the same, nearest first: what else a question might have said."""
+    words = {
+        text[1:]: token
+        for token in range(len(table))
+        if (text := tokenizer.decode([token])).startswith(" ")
+        and text[1:].isalpha()
+        and text[1:].islower()
+        and text[1:] not in OPPOSITES
+    }
+    names, vectors = list(words), table[list(words.values())]
+    found = {}
+    for name, near in zip(names, vectors @ vectors.T, strict=True):
+        order = [names[n] for n in np.argsort(-near)[: 3 * most] if near[n] > least]
+        found[name] = [other for other in order if other[:4] != name[:4]][:most]
+    return {name: others for name, others in found.items() if others}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from .generate import REFUSAL, Example, Question
 from .meaning import Encoder
+from .writing import REWORDED, reworded
 
 FOLDER = Path(__file__).parents[2] / "natural-train"
 Part = tuple[str, str]  # heading path, text
@@ -93,8 +95,9 @@ def load(embedding: Path, folder: Path = FOLDER, most: int | None = None) -> lis
 class Natural:
     """Draws examples: three or so parts of a page, shown as blocks, and the questions that they answer or do not."""
 
-    def __init__(self, pages: list[Page], seed: int) -> None:
+    def __init__(self, pages: list[Page], seed: int, others: Mapping[str, Sequence[str]]) -> None:
         self.pages = pages
+        self.others = others
         self.rng = random.Random(seed)
 
     def example(self, questions: int = 5) -> Example:
@@ -131,5 +134,6 @@ class Natural:
                 span = (start, start + len(one.answer))
                 answer = passage[span[0] : span[1]]
             text = one.text.lower() if rng.random() < 0.3 else one.text
+            text = reworded(text, rng, self.others) if rng.random() < REWORDED else text
             out.append(Question(text.rstrip("?") if rng.random() < 0.3 else text, answer, span))
         return Example(passage, out)

@@ -20,7 +20,7 @@ from torch import Tensor
 from . import natural
 from .data import Packer, load_tokenizer, train_tokenizer
 from .generate import Generator
-from .meaning import english, meanings
+from .meaning import english, meanings, neighbours
 from .model import WATCHED, Model, Muon, Shape
 from .natural import Natural
 
@@ -141,7 +141,9 @@ def main(arguments: list[str] | None = None) -> None:
     shape = Shape(
         vocabulary=tokenizer.get_vocab_size(), width=options.width, layers=options.layers, hidden=options.hidden
     )
-    model = Model(shape, torch.from_numpy(meanings(options.embedding, tokenizer)))
+    meaning = meanings(options.embedding, tokenizer)
+    others = neighbours(tokenizer, meaning)
+    model = Model(shape, torch.from_numpy(meaning))
     network: torch.nn.Module = torch.compile(model, dynamic=False) if options.compile else model  # type: ignore[assignment]
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
     rest = [p for p in model.parameters() if not any(p is m for m in matrices)]
@@ -170,9 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
             optimiser.load_state_dict(state)
     begun = step
     seed = options.seed * 1000 + 1 + step
-    packer = Packer(
-        tokenizer, Generator(seed, "train", level), Natural(natural.load(options.embedding, most=options.pages), seed)
-    )
+    pages = natural.load(options.embedding, most=options.pages)
+    packer = Packer(tokenizer, Generator(seed, "train", level, others), Natural(pages, seed, others))
     print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "from_step": step}), flush=True)
 
     def save() -> None:

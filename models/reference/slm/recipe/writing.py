@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import times, values
@@ -12,10 +12,24 @@ from .filler import ADVERBS, CLAUSES, EPITHETS, FILLERS, SWAPS, TAILS, WRAPS
 from .frames import Frame
 from .grammar import Text, Value, capitalised, expand, slots
 
+REWORDED = 0.25  # share of statements and questions in which a word gives way to one of nearly the same meaning
 SAFE_FIRST = set(  # openings that lose their capital inside a sentence
     "The A An Our We You Your Please All There On In At For "
     "To If No Only From With Visitors Children Guests Anyone Tickets It Admission Entry By Up Go Take Bags".split()
 )
+
+
+def reworded(text: str, rng: random.Random, others: Mapping[str, Sequence[str]]) -> str:
+    """Put a word of nearly the same meaning in place of one outside of marks."""
+    places = [
+        match
+        for match in re.finditer(r"(?<![\w{<|\[-])[a-z]{4,}(?![\w}>|\]-])", text)
+        if match.group() in others and not re.search(r"[\[{<][^\]}>]*$", text[: match.start()])
+    ]
+    if not places:
+        return text
+    place = rng.choice(places)
+    return text[: place.start()] + rng.choice(others[place.group()]) + text[place.end() :]
 
 
 def blurred(text: str, rng: random.Random, word: str) -> str:
@@ -43,9 +57,10 @@ class Fact:
 class Writer:
     """Turns facts into blocks of a passage and notes on each fact what was shown of it, and where."""
 
-    def __init__(self, rng: random.Random, split: str) -> None:
+    def __init__(self, rng: random.Random, split: str, others: Mapping[str, Sequence[str]]) -> None:
         self.rng = rng
         self.split = split
+        self.others = others
 
     def statement(self, fact: Fact, heading_slots: set[str], before: Fact | None = None) -> None:
         held = self.split == "statement" and fact.frame.held_statements
@@ -85,6 +100,8 @@ class Writer:
         rng = self.rng
         if self.split == "train" and rng.random() < 0.06:
             template = blurred(template, rng, r"(?<=[ ])[a-z]{4,}(?= [a-z{<])")
+        if self.others and rng.random() < REWORDED:
+            template = reworded(template, rng, self.others)
         if rng.random() < 0.35:
             for words, others in SWAPS.items():
                 if words in template:
