@@ -256,12 +256,16 @@ class Assistant:
             async for event in events:
                 if isinstance(event, Outcome):
                     work.timings["escalate"] = since(started)
-                    yield self._after(answer, event)
+                    yield self._after(work, verdict, answer, event)
                 else:
                     yield event
 
-    def _after(self, answer: Answer, outcome: Outcome) -> Answer:
-        """The answer with what came of asking the cloud."""
+    def _after(self, work: Work, verdict: Verdict, answer: Answer, outcome: Outcome) -> Answer:
+        """The answer with what came of asking the cloud. Where that was to come first only, and the question is with
+        nobody now, the device answers after all."""
+        if outcome.unasked and verdict.route.cause == "cloud_first":
+            answer = self._answer(work, self._decider.without_cloud(verdict, outcome.decision.reason))
+            return replace(answer, notes=(*answer.notes, *([outcome.note] if outcome.note else [])))
         notes = answer.notes if outcome.note is None else (*answer.notes, outcome.note)
         answer = replace(answer, decision=outcome.decision.kind, reason=outcome.decision.reason, notes=notes)
         if outcome.reply is not None:

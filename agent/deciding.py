@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, get_args
 
 from agent.confidence import routing
@@ -18,7 +18,7 @@ from agent.confidence.certificate import Standing
 from agent.confidence.routing import Circumstances, Route
 from agent.config import Assistant as AssistantConfig
 from agent.config import Overrides, Policy, RouteName
-from agent.errors import OutpostError
+from agent.errors import CloudRefused, OutpostError
 from agent.messages import CloudDelta, CloudReply, Decision, Deferred, Evidence, Inquiry, Piece, Privacy
 
 ROUTES: tuple[RouteName, ...] = get_args(RouteName)
@@ -102,6 +102,13 @@ class Decider:
         covered = route.served is not None and routing.covering(route.served, weighed, standings)
         return Verdict(route, weighed, covered or None, circumstances, standings, self._holding(facts))
 
+    def without_cloud(self, verdict: Verdict, reason: str) -> Verdict:
+        """The verdict as it is when the cloud turns out not to be there for this question."""
+        circumstances = replace(verdict.circumstances, escalation=reason)
+        route = routing.decide(verdict.candidates, circumstances)
+        covered = route.served is not None and routing.covering(route.served, verdict.candidates, verdict.standings)
+        return replace(verdict, route=route, certificate=covered or None, circumstances=circumstances)
+
     def doomed(self, quote: Evidence, facts: Facts) -> str | None:
         """Why the SLM need not be asked (see routing.doomed)."""
         standings = self.standings()
@@ -154,11 +161,13 @@ def _standing(certificates: Certificates, route: RouteName) -> Standing:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of asking the cloud: its ``reply``, or a decision that takes the place of one and a note why."""
+    """What came of asking the cloud: its ``reply``, or a decision that takes the place of one and a note why.
+    ``unasked``: nobody has the question."""
 
     decision: Decision
     reply: CloudReply | None = None
     note: str | None = None
+    unasked: bool = False
 
 
 async def asked(escalator: Escalator, inquiry: Inquiry, decision: Decision) -> AsyncGenerator[Piece | Outcome, None]:
@@ -176,7 +185,8 @@ async def asked(escalator: Escalator, inquiry: Inquiry, decision: Decision) -> A
                 else:
                     ended = event
     except OutpostError as error:
-        yield Outcome(Decision("handoff", error.code), note=f"no answer of the cloud: {error.message}")
+        unasked = not isinstance(error, CloudRefused)  # that one is in a person's queue
+        yield Outcome(Decision("handoff", error.code), note=f"no answer of the cloud: {error.message}", unasked=unasked)
         return
     if isinstance(ended, CloudReply):
         yield Outcome(Decision("escalated", decision.reason), ended)

@@ -234,6 +234,22 @@ def test_without_consent_nothing_leaves_and_the_reason_stays(tmp_path: Path, clo
     assert asked_of(cloud) == before
 
 
+def test_under_cloud_first_the_device_answers_what_the_budget_does_not_reach_for(
+    tmp_path: Path, cloud: RunningDaemon
+) -> None:
+    before = asked_of(cloud)
+    config = configuration(tmp_path, cloud.url, enabled=True, daily_tokens=20)
+    config.write_text(config.read_text().replace("best-effort", "cloud-first"))
+    with running_daemon(tmp_path / "state", arguments=("--config", str(config))) as daemon:
+        add_document(daemon)
+        assert explain(daemon, KNOWN)["reason"] == "cloud_first"
+        known = ask(daemon, KNOWN)
+        assert (known["decision"], known["text"]) == ("local", DOCUMENT["text"])
+        assert any("tokens" in note for note in known["notes"])
+        assert ask(daemon)["reason"] == "budget_exhausted"
+    assert asked_of(cloud) == before
+
+
 def test_a_question_asked_while_the_cloud_is_away_is_answered_when_it_is_back_within_the_budget_across_a_restart(
     tmp_path: Path, tiny_gguf: Path
 ) -> None:
