@@ -170,9 +170,12 @@ class Escalator:
 
     async def hand_over(self, inquiry: Inquiry, reason: str) -> None:
         """Put a question into a person's queue on this device; what they answer is under its event id. Works without
-        consent: the words of a private question, and of one that holds personal data, do not leave even to announce it.
-        Raises StorageFull, StorageFailed."""
-        personal = reason == "private" or await asyncio.to_thread(self._is_personal, inquiry)
+        consent: the words of a private question, and of one that holds personal data or may hold some, do not leave
+        even to announce it. Raises StorageFull, StorageFailed."""
+        try:
+            personal = reason in ("private", "privacy_failed") or await asyncio.to_thread(self._is_personal, inquiry)
+        except PrivacyFailed:
+            personal = True
         await self._outbox.hand_over(inquiry, reason, personal=personal)
 
     async def consult(self, inquiry: Inquiry) -> CloudReply:

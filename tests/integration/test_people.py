@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.integration.test_escalation_kills import cloud, device_settings
 from tests.integration.test_web_page import (
     Opener,
     assert_accessible,
@@ -20,6 +21,7 @@ from tests.integration.test_web_page import (
     visit,
 )
 from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
+from tests.simulators.line import Line
 from tests.simulators.people import Webhook
 
 __all__ = ["browser", "visit"]  # fixtures
@@ -197,6 +199,28 @@ def test_the_kiosk_shows_a_persons_answer_when_it_comes(place: RunningDaemon, vi
     expect(desk.page.get_by_role("heading", name="Fragen an einen Menschen")).to_be_visible()
     assert_accessible(desk.page)
     screenshot(desk.page, "people-deutsch")
+
+
+@pytest.mark.browser
+def test_the_kiosk_shows_the_clouds_answer_when_the_line_is_back(
+    tmp_path: Path, tiny_gguf: Path, visit: Opener
+) -> None:
+    with cloud(tmp_path / "cloud", tiny_gguf) as far, Line(f"{far.url}/v1") as line:
+        line.cut()
+        with running_daemon(tmp_path / "device", settings=device_settings(line.url)) as device:
+            here = visit(device)
+            here.ask(UNKNOWN)
+            turn = here.answered()
+            expect(turn.locator(".words")).to_contain_text("The answer comes to this screen")
+            expect(turn.locator(".later")).to_contain_text("waits for an answer")
+            assert_accessible(here.page)
+            screenshot(here.page, "deferred")
+            line.mend()
+            expect(turn.locator(".verdict")).to_contain_text("The answer is here · From an online service")
+            assert_accessible(here.page)
+            screenshot(here.page, "deferred-answered")
+            here.page.get_by_role("button", name="Deutsch").click()
+            expect(turn.locator(".verdict")).to_contain_text("Die Antwort ist da")
 
 
 @pytest.mark.browser
