@@ -96,8 +96,8 @@ class Finder:
 # ---------------------------------------------------------------- what it looks like
 
 _LABEL: Final = r"[^\W_](?:[\w-]{0,62})"
-_LOCAL: Final = r"[\w.!#$%&*+=?^`|~-]+(?:'[\w.!#$%&*+=?^`|~-]+)*"
-_EMAIL: Final = re.compile(rf"(?<![\w.+-]){_LOCAL}\s?@\s?{_LABEL}(?:\.{_LABEL})+(?<![_-])", re.IGNORECASE)
+_LOCAL: Final = r"[\w.!#$%&*+=?^`|~-]{1,64}(?:'[\w.!#$%&*+=?^`|~-]{1,64}){0,2}"
+_EMAIL: Final = re.compile(rf"(?<![\w.+-]){_LOCAL}\s?@\s?{_LABEL}(?:\.{_LABEL}){{1,8}}(?<![_-])", re.IGNORECASE)
 _TLD: Final = (
     r"(?:com|org|net|edu|gov|info|io|eu|de|uk|us|at|ch|fr|nl|it|es|pl|be|ie|dk|se|no|fi|pt|cz|hu|ro|gr|tr|ca|au|example"
     r"|test|biz|me|app|dev|online|email)"
@@ -106,10 +106,10 @@ _AT: Final = r"\s*[(\[{<]\s*(?:at|ät|@|a)\s*[)\]}>]\s*"
 _DOT: Final = r"(?:\s*[(\[{<]\s*(?:dot|punkt|\.)\s*[)\]}>]\s*|\s+(?:dot|punkt)\s+|\.|_dot_)"
 _SAID_DOT: Final = r"(?:\s+(?:dot|punkt)\s+|\s*[(\[{<]\s*(?:dot|punkt)\s*[)\]}>]\s*|_dot_)"
 _HIDDEN_EMAILS: Final = (
-    re.compile(rf"(?i)(?<![\w.+-])[\w.+-]+{_AT}[\w-]+(?:{_DOT}[\w-]+)*{_DOT}[a-z]{{2,}}\b"),
+    re.compile(rf"(?i)(?<![\w.+-])[\w.+-]{{1,64}}{_AT}[\w-]{{1,63}}(?:{_DOT}[\w-]{{1,63}}){{0,6}}{_DOT}[a-z]{{2,}}\b"),
     re.compile(
-        rf"(?i)(?<![\w.+-])[\w.+-]+(?:\s+(?:dot|punkt|minus|underscore|unterstrich)\s+[\w+-]+)*"
-        rf"(?:\s+(?:at|ät)\s+|_at_)[a-z0-9-]+(?:{_SAID_DOT}[a-z0-9-]+)*?{_SAID_DOT}{_TLD}\b(?:{_SAID_DOT}{_TLD}\b)?"
+        rf"(?i)(?<![\w.+-])[\w.+-]{{1,64}}(?:\s+(?:dot|punkt|minus|underscore|unterstrich)\s+[\w+-]{{1,64}}){{0,4}}"
+        rf"(?:\s+(?:at|ät)\s+|_at_)[a-z0-9-]{{1,63}}(?:{_SAID_DOT}[a-z0-9-]{{1,63}}){{0,6}}?{_SAID_DOT}{_TLD}\b(?:{_SAID_DOT}{_TLD}\b)?"
     ),
 )
 _PHONE: Final = re.compile(

@@ -162,14 +162,16 @@ _TITLE_LOWER: Final = re.compile(
     r"|(?<=für )frau)\b\.?(?=\s+[a-zäöüß])"
 )
 _BEFORE: Final = re.compile(
-    rf"(?:^|[\n.!?,;:]\s*|\b(?i:hello|hi|hey|hallo|moin|servus|tag|gott|morning|afternoon|evening|morgen|abend)[,!]?\s+)"
+    rf"(?:^|[\n.!?,;:][ \t]{{0,3}}|\b(?i:hello|hi|hey|hallo|moin|servus|tag|gott|morning|afternoon|evening|morgen"
+    rf"|abend)[,!]?\s+)"
     rf"({_W}+(?:['’-]{_W}+)*(?:\s+{_W}+(?:['’-]{_W}+)*){{0,2}})\s+"
     rf"(?:(?:here|hier)\b(?![ \t]+(?:is|ist|are|sind))|((?:is\s+)?speaking\b|am\s+Apparat\b"
     r"|(?:ist\s+)?mein\s+Name\b))"
 )
 _CARD_CHARS: Final = 80
 _CARD: Final = re.compile(
-    rf"(?:^|[\n.;:!?]\s*)({_W}+(?:['’-]{_W}+)*(?:\s+[A-ZÀ-ÞŁŞÇĞİ]{_W}*\.?(?:['’-]{_W}+)*){{1,2}})[ ,;:/(<-]{{1,3}}$"
+    rf"(?:^|[\n.;:!?][ \t]{{0,3}})({_W}+(?:['’-]{_W}+)*"
+    rf"(?:\s+[A-ZÀ-ÞŁŞÇĞİ]{_W}*\.?(?:['’-]{_W}+)*){{1,2}})[ ,;:/(<-]{{1,3}}$"
 )
 _CLOSING: Final = re.compile(
     r"(?i)(?:\b(?:regards|best\s+wishes|warm\s+wishes|all\s+the\s+best|yours\s+(?:sincerely|faithfully|truly)|sincerely"

@@ -14,7 +14,7 @@ from agent.escalation.personal import Finder, Pseudonyms, Restoration
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "personal" / "tuning.jsonl"
 FINDER = Finder(("Ludovica",), ("Haus am See",), "DE")
-LONG = 20_000
+LONG = 8_000
 HOSTILE = (
     "a", "A", "1", "0", "1 ", "1.", "12-", "+", "(", "((", "[", "[NAME_", "[NAME_1", "\\[", "%5B", "a@", "@", "a.",
     "a@a.",
@@ -33,7 +33,7 @@ def test_repetition_takes_no_time(part: str) -> None:
     started = time.process_time()
     given_out = Pseudonyms(FINDER, [text])
     sent = given_out.replace(text)
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 2
     assert given_out.restoration.restore(sent) == text
 
 

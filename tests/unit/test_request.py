@@ -100,11 +100,11 @@ def test_arguments_and_results_of_tools_are_pseudonymised_and_stay_together() ->
     inquiry = Inquiry("evt-2", "Is it booked, Königsfeld?", history=history)
     request, restoration = build(inquiry, CONFIG.model_copy(update={"history": 9}), FINDER, expires_at=1.0)
     _, called, result, waiting, asked = request.messages
-    assert json.loads(called.tool_calls[0].arguments) == {"name": "[NAME_1]", "mail": "[EMAIL_1]"}
+    assert json.loads(called.tool_calls[0].arguments) == {"name": "[NAME_2]", "mail": "[EMAIL_1]"}
     assert json.loads(result.content) == {"booked_by": "[EMAIL_1]"}
     assert (waiting.content, waiting.tool_calls) == ("waiting", ())
-    assert asked.content == "Is it booked, [NAME_2]?"
-    assert restoration.restore("[NAME_1] [NAME_2]") == "Herr Königsfeld Königsfeld"
+    assert asked.content == "Is it booked, [NAME_1]?"
+    assert restoration.restore("[NAME_1] [NAME_2]") == "Königsfeld Herr Königsfeld"
 
 
 def test_what_cannot_be_looked_through_stays_at_home() -> None:
