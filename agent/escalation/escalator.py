@@ -311,7 +311,8 @@ class Escalator:
     async def _answer(
         self, request: CloudRequest, restoration: Restoration, session: str | None, deadline_s: float
     ) -> AsyncGenerator[CloudDelta | CloudReply, None]:
-        """Restored pieces, then the restored reply, by the first path that answers. Raises CloudUnavailable,
+        """Restored pieces, then the restored reply, by the first path that answers; once a piece was handed out no
+        other path is tried, for its answer would not go on where this one broke off. Raises CloudUnavailable,
         CloudRefused."""
         ends = time.monotonic() + deadline_s
         problem = CloudUnavailable("no path to the cloud is online")
@@ -320,7 +321,7 @@ class Escalator:
             for path in self._paths:
                 if not path.online():
                     continue
-                pieces = restoration.stream()
+                pieces, shown = restoration.stream(), False
                 try:
                     async with aclosing(path.ask(request, deadline_s=ends - time.monotonic())) as events:
                         async for event in _until(ends, events):
@@ -328,11 +329,12 @@ class Escalator:
                                 yield replace(event, text=restoration.restore(event.text))
                                 return
                             if text := pieces.feed(event.text):
+                                shown = True
                                 yield CloudDelta(text)
                     problem = CloudUnavailable("the cloud's answer broke off")
                 except CloudUnavailable as error:
                     problem = error
-                if time.monotonic() >= ends:
+                if shown or time.monotonic() >= ends:
                     break
             raise problem
         finally:
