@@ -1,6 +1,6 @@
 """How much personal data is found in tests/data/personal, and how much else is taken with it.
 
-    python tests/benchmarks/personal.py [--file tuning|held_out] [--errors]
+    python tests/benchmarks/personal.py [--file tuning|held_out|afterwards] [--errors]
 
 Recalled: every letter and digit of a labelled span is covered. Precise: of a span that was found, at least 80 % of the
 letters and digits are labelled (a neighbouring word taken too makes it wrong). Kinds are not compared: a telephone
@@ -103,10 +103,10 @@ def score(name: str) -> Score:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", choices=("tuning", "held_out"), action="append")
+    parser.add_argument("--file", choices=("tuning", "held_out", "afterwards"), action="append")
     parser.add_argument("--errors", action="store_true", help="print every span that is missed or wrong")
     arguments = parser.parse_args()
-    for name in arguments.file or ("tuning", "held_out"):
+    for name in arguments.file or ("tuning", "held_out", "afterwards"):
         result = score(name)
         print(
             f"{name}: {result.labelled.total()} spans, recall {result.recall:.4f}, "
