@@ -29,7 +29,14 @@ def names(text: str) -> Iterator[Span]:
             if _folded(words[0]) in GIVEN or (len(words) > 1 and not any(_folded(word) in NOUNS for word in words)):
                 yield span
     for trigger in _PERHAPS.finditer(text):
-        yield from _name(text, trigger.end(), lower=small, doubtful=True)
+        noun = trigger[0].lower().startswith(("hier", "das", "here"))
+        for span in _name(text, trigger.end(), lower=small, doubtful=True):
+            words = text[span.start : span.end].split()
+            if not noun or len(words) > 1 or _is_given(words[0]):
+                yield span
+    for found in _SMALL.finditer(text) if small else ():
+        if found[1] not in COMMON | NOUNS and not _NO_NAME.search(found[1]):
+            yield Span(found.start(1), found.end(1), "NAME")
     for trigger in _TITLE.finditer(text):
         yield from _name(text, trigger.start())
     for trigger in _TITLE_LOWER.finditer(text):
@@ -134,8 +141,8 @@ _CAPITAL: Final = re.compile(
     r"\s+(?:is\s+)?(?:for|under)|(?:it|that)(?:['’]s|\s+is)\s+under|booked\s+under|ask(?:ed)?\s+for|speak\s+to|spoke\s+to"
     r"|gebucht\s+von|reserviert\s+(?:von|für)|bestellt\s+von|reservierung\s+(?:für|auf|von)|tisch\s+(?:für|auf)"
     r"|termin\s+für|paket\s+(?:für|an)|karten?\s+(?:für|auf)|buchung\s+(?:für|auf)|gehört|grü(?:ß|ss)e\s+von"
-    rf"|(?:my|our)\s+{_RELATION}|(?:mein|unser)(?:e[mnrs]?)?\s+{_VERWANDT}"
-    r"|signed|gezeichnet|vorname|nachname)"
+    rf"|(?:my|our|his|her|their|the|your)\s+{_RELATION}|(?:mein|unser)(?:e[mnrs]?)?\s+{_VERWANDT}"
+    r"|signed|addressed\s+to|(?:mutter|vater|eltern|tochter|sohn|mother|father|parents?)\s+(?:von|of)|gezeichnet|vorname|nachname)"
     r"(?:\s*[,:])?\s+|^under\s+|^name\s+|(?<=[,.] )name\s+))(?=[\"“„'‘]?[^\W\d_a-zäöüß])"
 )
 """After these comes a name if the word is capitalised."""
@@ -150,6 +157,9 @@ _PERHAPS: Final = re.compile(
     r"(?i)\b(?:i\s*am|i['’]?m|this\s+is|it['’]?s|it\s+is|ich\s+bin|hier\s+ist|here\s+is|das\s+ist|hier)\s+"
 )
 """After these comes a name or anything else; a capitalised word that is neither everyday nor a profession counts."""
+
+_SMALL: Final = re.compile(rf"\b(?:i\s*am|i['’]?m|ich\s+bin)\s+({_W}{{3,}})\s+(?:and\s+(?:i|my)|und\s+(?:ich|mein))\b")
+"""What somebody is who goes on about themselves, in a text without capitals."""
 
 _TITLE: Final = re.compile(
     r"(?<!eine )(?<!nsere )\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Dame|Lady|Lord|Rev|Herrn?|Frau|Fr"
@@ -170,8 +180,8 @@ _BEFORE: Final = re.compile(
 )
 _CARD_CHARS: Final = 80
 _CARD: Final = re.compile(
-    rf"(?:^|[\n.;:!?][ \t]{{0,3}})({_W}+(?:['’-]{_W}+)*"
-    rf"(?:\s+[A-ZÀ-ÞŁŞÇĞİ]{_W}*\.?(?:['’-]{_W}+)*){{1,2}})[ ,;:/(<-]{{1,3}}$"
+    rf"(?:^|[\n.,;:!?][ \t]{{0,3}})({_W}+(?:['’-]{_W}+)*"
+    rf"(?:\s+[A-ZÀ-ÞŁŞÇĞİ]{_W}*\.?(?:['’-]{_W}+)*){{1,2}})[ \n,;:/(<-]{{1,3}}$"
 )
 _CLOSING: Final = re.compile(
     r"(?i)(?:\b(?:regards|best\s+wishes|warm\s+wishes|all\s+the\s+best|yours\s+(?:sincerely|faithfully|truly)|sincerely"
@@ -290,7 +300,8 @@ _DATE: Final = (
 _BORN: Final = re.compile(
     r"(?i)(?:\b(?:date\s+of\s+birth|birth\s?-?date|birthday|d\.?\s?o\.?\s?b\.?|born|geboren|geb\.?(?:-?datum)?"
     r"|geburtsdatum|geburtstag|jahrgang)|(?<!\w)\*)"
-    rf"(?:['’]s)?[ \t]*[:.,=-]?[ \t]*(?:(?:on|in|is|was|it['’]?s|the|am|ist|der|im|den|date|my)\s+){{0,3}}{_DATE}"
+    rf"(?:['’]s)?[ \t]*[:.,=-]?[ \t]*"
+    rf"(?:(?:on|in|is|was|it['’]?s|the|am|ist|der|im|den|date|my|wurde|bin|ich|in\s+{_W}+(?:-{_W}+)*)\s+){{0,4}}{_DATE}"
 )
 _BORN_AFTER: Final = re.compile(rf"(?i)(?<![\w.]){_DATE}\s+(?:in\s+\w+\s+)?(?:geboren|born)\b")
 
@@ -298,7 +309,8 @@ _BORN_AFTER: Final = re.compile(rf"(?i)(?<![\w.]){_DATE}\s+(?:in\s+\w+\s+)?(?:ge
 
 _HOME: Final = re.compile(
     r"(?i)\b(?:(?:i|we|she|he|they)\s+(?:live|lives|lived|reside|stay)\s+(?:in|at|on|near|by)"
-    r"|(?:i|we)(?:['’]?(?:m|re)|\s+am|\s+are)\s+(?:\w+\s+)?from|(?:i|we)\s+(?:come|came)\s+from|, from"
+    r"|(?:i|we)(?:['’]?(?:m|re)|\s+am|\s+are)\s+(?:\w+\s+)?from|(?:i|we)(?:['’]ve)?\s+(?:have\s+)?(?:come|came|drove|flew)\s+"
+    r"(?:(?:up|down|over|here|in|all\s+the\s+way)\s+)?from|, from"
     r"|(?:i|we)\s+moved\s+to|(?:i|she|he)\s+(?:was|were)\s+born\s+in"
     r"|(?:my|our|home|her|his)\s+(?:home\s+|postal\s+|new\s+)?address(?:\s+is|['’]s|:)"
     r"|(?<!e-mail )(?<!mail )(?<!ip )address:"
@@ -306,7 +318,7 @@ _HOME: Final = re.compile(
     r"|(?:ich|wir)\s+(?:wohnen?|leben?)\s+(?:(?:in|an)\s+de[rmn]|in|im|am|auf\s+de[rm]|bei)"
     r"|(?:,|und)\s+wohne\s+(?:in\s+de[rm]|in|im|am)"
     r"|wohnhaft(?:\s+(?:in\s+de[rm]|in|im|am))?:?"
-    r"|(?:ich\s+komme|wir\s+kommen|ich\s+stamme|wir\s+sind)\s+aus|(?<!e-mail-)(?<!ip-)(?:adresse|anschrift)(?:\s+(?:ist|lautet)|:)"
+    r"|(?:ich\s+komme|wir\s+kommen|ich\s+stamme|wir\s+sind)\s+(?:extra\s+|ursprünglich\s+)?aus|(?<!e-mail-)(?<!ip-)(?:adresse|anschrift)(?:\s+(?:ist|lautet)|:)"
     r"|wohnort:?|(?:bin|wurde)\s+in|geboren\s+in)\s+"
 )
 _POSTCODE_WORD: Final = re.compile(
@@ -352,6 +364,7 @@ def _place(text: str, at: int, *, lower: bool) -> Iterator[Span]:
         beyond = text.startswith(", ", following)
         number = text[at:end].strip()[:1].isdigit() or re.search(r"\d", text[at:end])
         leads = beyond and number and _POSTCODE.search(text[following : following + 40]) and not code
+        leads = leads or (text[at : at + 1].isdigit() and segment.istitle() and not _not_part_of_address(segment))
         household = _folded(text[at:end].split()[0]) in _HOUSEHOLD
         if not (leads or household or (code and not _not_part_of_address(segment))):
             break
