@@ -361,7 +361,7 @@ class CloudDelta:
 @dataclass(frozen=True, slots=True)
 class CloudReply:
     """The cloud's whole answer, once; ``path`` is the way it came, ``endpoint`` who gave it, ``cost`` in the money of
-    the price table."""
+    the price table; ``cached``: it was given to the same question before and is given again."""
 
     key: str
     text: str
@@ -370,6 +370,7 @@ class CloudReply:
     model: str
     usage: Usage = Usage()
     cost: float = 0.0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

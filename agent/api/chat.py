@@ -82,6 +82,7 @@ def _cloud(reply: CloudReply) -> JsonObject:
         "endpoint": reply.endpoint,
         "model": reply.model,
         "cost": reply.cost,
+        "cached": reply.cached,
         "usage": usage_object(reply.usage),
     }
 

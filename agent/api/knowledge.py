@@ -129,4 +129,6 @@ async def end_session(session: str, daemon: Daemon) -> None:
 async def feedback(body: FeedbackRequest, daemon: Daemon) -> None:
     await daemon.journal.rate(body.event_id, body.rating)
     await daemon.audits.judged(body.event_id, body.rating)
+    if body.rating == "wrong":
+        await daemon.reach.escalator.distrust(body.event_id)
     daemon.metrics.feedback.labels(body.rating).inc()

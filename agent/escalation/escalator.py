@@ -1,9 +1,9 @@
 """Asking the cloud: what leaves is built, budgeted and stored first, then sent by the first path that works.
 
-    ask: request.build -> budget.reserve -> outbox.put -> paths in order, within ``total_s`` -> outbox.settle -> reply
-                                                               | no line, nobody answers
-                                                               v
-                                                           Deferred; `deliver` sends it again until it is answered
+    ask: request.build -> cache.find -> budget.reserve -> outbox.put -> paths in order -> outbox.settle -> reply
+                                                              | no line, or nobody answers within ``total_s``
+                                                              v
+                                                          Deferred; `deliver` sends it again until it is answered
 
 `deliver` is the daemon's task: it resends what waits as soon as a path is online again, one question at first and more
 while that works, and hands over to a person what waited too long. An answer counts only when it is in the outbox.
@@ -24,20 +24,24 @@ from agent.errors import (
     BudgetExhausted,
     CloudRefused,
     CloudUnavailable,
+    NotFound,
     PrivacyFailed,
     StorageFailed,
     StorageFull,
 )
 from agent.escalation.audit import AuditLog
 from agent.escalation.budget import Budget, Spent, estimate
+from agent.escalation.cache import Cache
 from agent.escalation.outbox import Outbox, OutboxStatus, Waiting, backoff, set_within
 from agent.escalation.personal import Restoration
 from agent.escalation.request import build, finder
-from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry
+from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry, Quote
 
 _TICK_S = 0.5
 """How soon a line that came back is noticed."""
 _WIDTH = 4
+_WITHOUT_HISTORY = 2
+"""Messages of a request that stands for itself: system and question."""
 _FULL_BUDGET_S = 300.0
 _PATIENCE_S = 60.0
 """How long an answer may take where nobody stands waiting for it, if ``total_s`` is less."""
@@ -98,6 +102,7 @@ class Escalator:
         outbox: Outbox,
         budget: Budget,
         recorder: Recorder,
+        cache: Cache | None = None,
         consent: bool = True,
     ) -> None:
         self._config = config
@@ -105,10 +110,12 @@ class Escalator:
         self._outbox = outbox
         self._budget = budget
         self._recorder = recorder
+        self._cache = cache
         self._consent = consent and config.enabled
         self._finder = finder(config)
         self._busy: set[str] = set()
         self._abandoned: list[str] = []
+        self._learnt: list[tuple[Inquiry, CloudReply]] = []
 
     def allowed(self) -> str | None:
         """None where the cloud may be asked, else ``escalation_disabled``, ``no_path`` or ``budget_exhausted``."""
@@ -133,6 +140,9 @@ class Escalator:
         """
         request, restoration, personal = await self._build(inquiry)
         event_id, restore = inquiry.event_id, restoration.dump()
+        if self._cache is not None and not personal and (kept := await self._cache.find(inquiry, request.key)):
+            yield kept
+            return
         wait_s = self._config.total_s if inquiry.wait_s is None else min(inquiry.wait_s, self._config.total_s)
         if wait_s <= 0 or not self.online():
             reason = "deadline" if self.online() else "offline"
@@ -148,6 +158,8 @@ class Escalator:
                 async for event in events:
                     if isinstance(event, CloudReply):
                         await self._keep(hold, event_id, event)
+                        if not personal:
+                            self._learnt.append((inquiry, event))
                     yield event
         except CloudUnavailable as error:
             await self._budget.release(hold)
@@ -167,6 +179,11 @@ class Escalator:
         finally:
             self._busy.discard(event_id)
             self._outbox.stir()
+
+    async def distrust(self, event_id: str) -> None:
+        """A visitor says that this answer was wrong: it is given to nobody again."""
+        if self._cache is not None:
+            await self._cache.distrust(event_id)
 
     async def hand_over(self, inquiry: Inquiry, reason: str) -> None:
         """Put a question into a person's queue on this device; what they answer is under its event id. Works without
@@ -219,6 +236,10 @@ class Escalator:
         while self._abandoned:
             await self._outbox.withdraw(self._abandoned[-1])
             self._abandoned.pop()
+        while self._learnt:
+            inquiry, reply = self._learnt.pop()
+            if self._cache is not None:
+                await self._cache.keep(inquiry, reply)
         await self._outbox.expire()
 
     async def _deliver_some(self, width: int) -> str:
@@ -238,6 +259,8 @@ class Escalator:
         """Whether this row needs no more sending."""
         try:
             return await self._resend_stored(row)
+        except NotFound:  # deleted meanwhile
+            return True
         except (StorageFull, StorageFailed) as error:  # sent again when there is room: the row still waits
             _log.warning("an answer could not be stored: %s", error)
             return False
@@ -260,8 +283,13 @@ class Escalator:
         except (CloudRefused, PrivacyFailed) as error:
             await self._outbox.refuse(event_id, error.code)
             return True
+        case = await self._outbox.get(event_id)
         if not await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint):
             _log.info("a second answer to %s was dropped", event_id)
+        elif not case.personal and len(row.request.messages) == _WITHOUT_HISTORY:
+            found = tuple(Quote("", "", "", text, 0.0) for text in case.passages)
+            inquiry = Inquiry(event_id, case.question, None, found, (), case.language, case.collection)
+            self._learnt.append((inquiry, reply))
         return True
 
     # ------------------------------------------------------------ sending

@@ -19,6 +19,7 @@ from agent.config import Config
 from agent.escalation import envelope
 from agent.escalation.audit import AuditLog
 from agent.escalation.budget import Budget
+from agent.escalation.cache import Cache, Likeness
 from agent.escalation.endpoints import is_configured
 from agent.escalation.escalator import Escalator, Path, Recorder
 from agent.escalation.handoff import Announcer, notices
@@ -68,8 +69,9 @@ class _Recorded:
 
 
 @asynccontextmanager
-async def reach(config: Config, state: FilePath) -> AsyncIterator[Reach]:
-    """The parts over the files in ``state``. Raises ConfigError (endpoints, certificates), StorageFailed."""
+async def reach(config: Config, state: FilePath, likeness: Likeness | None = None) -> AsyncIterator[Reach]:
+    """The parts over the files in ``state``; ``likeness`` None: only the same words find a kept answer. Raises
+    ConfigError (endpoints, certificates), StorageFailed."""
     consent = config.assistant.policy != "local-only"
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store(state / "outbox.db"))
@@ -91,7 +93,13 @@ async def reach(config: Config, state: FilePath) -> AsyncIterator[Reach]:
             notices=notices(config.handoff, mqtt=link is not None, outward=consent),
         )
         escalator = Escalator(
-            config.escalation, paths=paths, outbox=outbox, budget=budget, recorder=recorder, consent=consent
+            config.escalation,
+            paths=paths,
+            outbox=outbox,
+            budget=budget,
+            recorder=recorder,
+            cache=Cache(store, keep_s=3600 * config.escalation.cache_hours, likeness=likeness),
+            consent=consent,
         )
         announcer = Announcer(config.handoff, config.device, store, outbox, link, outward=consent)
         await stack.enter_async_context(announcer)

@@ -38,6 +38,15 @@ _MIGRATIONS = (
         next_try REAL NOT NULL DEFAULT 0, PRIMARY KEY (event_id, topic, channel)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE cached (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, collection TEXT NOT NULL, language TEXT NOT NULL,
+        basis TEXT NOT NULL, words TEXT NOT NULL, model TEXT NOT NULL, vector BLOB, answer TEXT NOT NULL,
+        path TEXT NOT NULL, endpoint TEXT NOT NULL, answered_by TEXT NOT NULL, expires_at REAL NOT NULL
+    );
+    CREATE INDEX cached_scope ON cached (collection, language, basis, words);
+    CREATE TABLE cached_hit (event_id TEXT PRIMARY KEY, cached INTEGER NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 

@@ -1,0 +1,172 @@
+"""Answers that the cloud gave before: the same question in the same place need not leave the device again.
+
+An entry is scoped by collection and language, and by the passage that the device found best: where a document has
+changed since, the cloud saw something else. It ends with ``escalation.cache_hours``, or when a visitor says that it was
+wrong. Two questions are the same if they have the same words; with a **certified similarity** also if the cosine of
+their embeddings is above it. Without a certificate likeness counts for nothing: "open on Sunday?" and "open on Monday?"
+are very alike.
+
+Only questions that stand for themselves are kept: none with personal data, none after earlier turns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+import unicodedata
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from agent.errors import OutpostError
+from agent.escalation.store import Store
+from agent.messages import CloudReply, Inquiry
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+    Embed = Callable[[Sequence[str]], Awaitable[NDArray[float32] | None]]
+
+KEEP = 2000
+"""Entries; the oldest go first."""
+_log = logging.getLogger("outpost.escalation")
+_SPACE = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How alike questions are: ``embed`` gives one row a text (None without a model), ``model`` names the bytes that do
+    it, ``threshold`` is the certified cosine for that model, None where nothing is certified."""
+
+    embed: Embed
+    model: Callable[[], str]
+    threshold: Callable[[], float | None]
+
+
+class Cache:
+    """See the module. Methods raise StorageFull and StorageFailed."""
+
+    def __init__(
+        self, store: Store, *, keep_s: float, likeness: Likeness | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._keep_s = keep_s
+        self._likeness = likeness
+        self._clock = clock
+
+    async def find(self, inquiry: Inquiry, key: str) -> CloudReply | None:
+        """The kept answer to the same question, as a reply to ``key`` that cost nothing."""
+        if self._keep_s <= 0 or inquiry.history:
+            return None
+        scope = (inquiry.collection, inquiry.language, _basis(inquiry), self._clock())
+        words = _words(inquiry.text)
+
+        def same(db: apsw.Connection) -> int | None:
+            query = "SELECT id FROM cached WHERE collection = ? AND language = ? AND basis = ? AND expires_at > ?"
+            row: Any = next(db.execute(f"{query} AND words = ? ORDER BY id DESC", (*scope, words)), None)
+            return None if row is None else int(row[0])
+
+        found = await self._store.run(same)
+        if found is None:
+            found = await self._alike(inquiry.text, scope)
+        return None if found is None else await self._served(found, inquiry.event_id, key)
+
+    async def keep(self, inquiry: Inquiry, reply: CloudReply) -> None:
+        """Remember an answer; the caller vouches that the question holds nothing personal."""
+        if self._keep_s <= 0 or inquiry.history:
+            return
+        model, vector = await self._embedded(inquiry.text)
+        now = self._clock()
+
+        def insert(db: apsw.Connection) -> None:
+            scope = (inquiry.collection, inquiry.language, _basis(inquiry), _words(inquiry.text))
+            db.execute("DELETE FROM cached WHERE expires_at <= ?", (now,))
+            where = "collection = ? AND language = ? AND basis = ? AND words = ?"
+            db.execute(f"DELETE FROM cached WHERE {where}", scope)
+            db.execute(
+                "INSERT INTO cached (event_id, collection, language, basis, words, model, vector, answer, path,"
+                " endpoint, answered_by, expires_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                (inquiry.event_id, *scope, model, vector, reply.text, reply.path, reply.endpoint, reply.model,
+                 now + self._keep_s),
+            )  # fmt: skip
+            db.execute("DELETE FROM cached WHERE id <= (SELECT max(id) FROM cached) - ?", (KEEP,))
+            db.execute("DELETE FROM cached_hit WHERE cached NOT IN (SELECT id FROM cached)")
+
+        await self._store.run(insert)
+
+    async def distrust(self, event_id: str) -> bool:
+        """Forget the entry that this event made or was answered from; whether there was one."""
+        hit = "SELECT cached FROM cached_hit WHERE event_id = ?"
+        return bool(
+            await self._store.execute(f"DELETE FROM cached WHERE event_id = ? OR id IN ({hit})", event_id, event_id)
+        )
+
+    async def _served(self, id: int, event_id: str, key: str) -> CloudReply:
+        def read(db: apsw.Connection) -> CloudReply:
+            query = "SELECT answer, path, endpoint, answered_by FROM cached WHERE id = ?"
+            text, path, endpoint, model = next(db.execute(query, (id,)))
+            db.execute("INSERT OR REPLACE INTO cached_hit (event_id, cached) VALUES (?,?)", (event_id, id))
+            return CloudReply(key, text, path, endpoint, model, cached=True)
+
+        return await self._store.run(read)
+
+    # ------------------------------------------------------------ likeness
+
+    async def _embedded(self, text: str) -> tuple[str, bytes | None]:
+        if self._likeness is None:
+            return "", None
+        try:
+            vectors = await self._likeness.embed([text])
+        except OutpostError as error:  # the same words are still found
+            _log.info("no embedding for the cache: %s", error)
+            vectors = None
+        if vectors is None:
+            return "", None
+        return self._likeness.model(), vectors[0].astype("<f4").tobytes()
+
+    async def _alike(self, text: str, scope: tuple[str, str, str, float]) -> int | None:
+        """The likest entry above the certified similarity."""
+        threshold = None if self._likeness is None else self._likeness.threshold()
+        if threshold is None:
+            return None
+        model, vector = await self._embedded(text)
+        if vector is None:
+            return None
+
+        def search(db: apsw.Connection) -> int | None:
+            import numpy as np
+
+            rows: list[Any] = db.execute(
+                "SELECT id, vector FROM cached WHERE collection = ? AND language = ? AND basis = ? AND expires_at > ?"
+                " AND model = ? AND vector IS NOT NULL",
+                (*scope, model),
+            ).fetchall()
+            if not rows:
+                return None
+            asked = np.frombuffer(vector, "<f4")
+            kept = np.stack([np.frombuffer(row[1], "<f4") for row in rows])
+            cosines = kept @ asked / (np.linalg.norm(kept, axis=1) * np.linalg.norm(asked) + 1e-12)
+            best = int(cosines.argmax())
+            return int(rows[best][0]) if cosines[best] >= threshold else None
+
+        return await self._store.run(search)
+
+
+def _words(text: str) -> str:
+    """A question without case, punctuation and spacing.
+
+    >>> _words("  When do you OPEN?") == _words("when do you open")
+    True
+    """
+    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def _basis(inquiry: Inquiry) -> str:
+    """What the device found best, as a digest."""
+    best = inquiry.passages[0].text if inquiry.passages else ""
+    return hashlib.sha256(best.encode()).hexdigest()[:32]
