@@ -316,6 +316,7 @@ class Pseudonyms:
         self._placeholders: dict[tuple[str, str], str] = {}
         self._counts: dict[str, int] = {}
         self._known: dict[str, Kind] = {}
+        self._found: dict[str, tuple[Span, ...]] = {}
         try:
             for text in (*texts, *(string for json_text in json_texts for string in _strings(json_text))):
                 self._learn(text)
@@ -350,7 +351,8 @@ class Pseudonyms:
         return Restoration({placeholder: value for (_, value), placeholder in self._placeholders.items()})
 
     def _learn(self, text: str) -> None:
-        for span in self._finder.spans(text):
+        self._found[text] = self._finder.spans(text)
+        for span in self._found[text]:
             value = text[span.start : span.end]
             self._known.setdefault(value, span.kind)
             if span.kind == "NAME":
@@ -377,7 +379,8 @@ class Pseudonyms:
 
     def spans(self, text: str) -> tuple[Span, ...]:
         """What `replace` would take out of a text."""
-        found = list(self._finder.spans(text))
+        known = self._found.get(text)
+        found = list(self._finder.spans(text) if known is None else known)
         if self._pattern is not None:
             found += [Span(m.start(), m.end(), self._known[m[0]]) for m in self._pattern.finditer(text)]
         return _disjoint(text, found)
