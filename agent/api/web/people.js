@@ -83,7 +83,7 @@ function answered(shown) {
   const learn = el("button", { type: "button", class: "plain" }, text("span", "op_case_learn_now"));
   const learned = text("p", "op_case_learned", undefined, { class: "quiet" });
   const path = `/admin/handoffs/${encodeURIComponent(shown.event_id)}/learn`;
-  learn.addEventListener("click", () => act(learn, () => call("POST", path, { body: {} }), "op_case_learned"));
+  learn.addEventListener("click", () => act(learn, () => call("POST", path, { body: {} }), "op_case_taught"));
   const node = el(
     "li",
     {},
