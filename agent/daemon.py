@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -259,7 +259,7 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             fallbacks = [f"{m.model}: {note}" for m in pool.status().models for note in m.notes]
             line = [f"MQTT: {beyond.link.problem}"] if beyond.link is not None and beyond.link.problem else []
             watched = [*library.notes(), *installation.notes(), *audits.notes()]
-            return [*missing, *condition.notes.values(), *watched, *fallbacks, *line]
+            return [*missing, *condition.notes.values(), *watched, *fallbacks, *line, *beyond.notes()]
 
         services = Services(
             config=config,
@@ -359,6 +359,7 @@ async def _own_memory() -> int:
 def _gauges(services: Services) -> State:
     pool = services.pool.status()
     spent = services.reach.budget.spent()
+    outbox = services.reach.escalator.outbox_seen
     return State(
         gauges={
             "queue_active": services.admission.active,
@@ -370,6 +371,8 @@ def _gauges(services: Services) -> State:
             "cloud_requests_today": spent.requests,
             "cloud_tokens_today": spent.tokens,
             "cloud_money_today": spent.money,
+            "cloud_online": float(services.reach.escalator.online()),
+            **({} if outbox is None else {f"outbox_{name}": value for name, value in asdict(outbox).items()}),
             **({} if services.reach.link is None else {"mqtt_connected": float(services.reach.link.online())}),
         },
         workers={

@@ -39,6 +39,7 @@ from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inqui
 
 _TICK_S = 0.5
 """How soon a line that came back is noticed."""
+_LOOK_S = 10.0
 _WIDTH = 4
 _WITHOUT_HISTORY = 2
 """Messages of a request that stands for itself: system and question."""
@@ -116,6 +117,8 @@ class Escalator:
         self._busy: set[str] = set()
         self._abandoned: list[str] = []
         self._learnt: list[tuple[Inquiry, CloudReply]] = []
+        self.outbox_seen: OutboxStatus | None = None
+        """The outbox as `deliver` saw it last, for metrics; at most some seconds old while it runs."""
 
     def allowed(self) -> str | None:
         """None where the cloud may be asked, else ``escalation_disabled``, ``no_path`` or ``budget_exhausted``."""
@@ -212,10 +215,14 @@ class Escalator:
         """Send what waits until it is answered; runs until it is cancelled."""
         was_online = True
         width, failures, rest_until = 1, 0, 0.0
+        changed, looked_at = asyncio.Event(), 0.0
         while True:
+            stale = changed.is_set() or time.monotonic() >= looked_at + _LOOK_S
             changed = self._outbox.next_change
             try:
                 await self._tidy()
+                if stale:
+                    self.outbox_seen, looked_at = await self._outbox.status(), time.monotonic()
                 online = self.online()
                 if online and not was_online:
                     await self._outbox.hasten()

@@ -140,9 +140,10 @@ class Announcer:
         try:
             reply = await self._client.post(self._config.webhook, content=payload, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CloudUnavailable(f"the webhook {self._config.webhook} cannot be reached: {error!r}") from error
+            # without its address, which may hold a secret: everybody may read the device's notes
+            raise CloudUnavailable(f"the webhook cannot be reached ({type(error).__name__})") from error
         if not reply.is_success:
-            raise CloudUnavailable(f"the webhook {self._config.webhook} answered {reply.status_code}")
+            raise CloudUnavailable(f"the webhook answered {reply.status_code}")
 
     # ------------------------------------------------------------ the table
 

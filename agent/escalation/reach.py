@@ -30,6 +30,8 @@ from agent.escalation.outbox import Outbox
 from agent.escalation.store import Store
 from agent.messages import CloudDelta, CloudReply, CloudRequest
 
+NEARLY_FULL = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
@@ -42,6 +44,15 @@ class Reach:
     audit: AuditLog
     budget: Budget
     link: MqttLink | None
+
+    def notes(self) -> list[str]:
+        """What people should know: nothing in it is secret."""
+        found = [f"questions are not announced by {name}: {why}" for name, why in self.announcer.problems.items()]
+        outbox = self.escalator.outbox_seen
+        if outbox is not None and outbox.bytes > NEARLY_FULL * outbox.limit_bytes:
+            share = 100 * outbox.bytes / outbox.limit_bytes
+            found.append(f"the outbox is {share:.0f} % full: {outbox.waiting} questions wait for a line")
+        return found
 
     async def run(self) -> None:
         """Deliver what waits and announce what people should know; runs until it is cancelled."""
