@@ -213,7 +213,7 @@ class Escalator:
 
     async def deliver(self) -> None:
         """Send what waits until it is answered; runs until it is cancelled."""
-        was_online = True
+        was_online = False  # the first line that is found hastens what waited through a restart
         width, failures, rest_until = 1, 0, 0.0
         changed, looked_at = asyncio.Event(), 0.0
         while True:

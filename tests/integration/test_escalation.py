@@ -117,6 +117,25 @@ async def test_what_waits_is_sent_after_a_restart(cloud: FaultyCloud, tmp_path: 
         assert (await parts.outbox.status()).waiting == 0
 
 
+async def test_the_same_question_is_answered_again_without_asking(cloud: FaultyCloud, tmp_path: Path) -> None:
+    question = "When does the last boat leave?"
+    async with running(config(cloud.url), tmp_path) as parts:
+        await asked(parts, Inquiry("evt-1", question))
+        async with asyncio.timeout(10):
+            while True:  # it is kept beside the visitor's way, a moment later
+                *_, again = await asked(parts, Inquiry("evt-2", question.upper()))
+                assert isinstance(again, CloudReply)
+                if again.cached:
+                    break
+        assert (again.text, again.cost) == (ANSWER, 0.0)
+        times = len(cloud.asked)
+        await asked(parts, Inquiry("evt-3", question, wait_s=0.0))
+        assert len(cloud.asked) == times
+        await asked(parts, Inquiry("evt-4", NAME))
+        await asked(parts, Inquiry("evt-5", NAME))
+        assert len(cloud.asked) == times + 2, "a question with a name in it is never kept"
+
+
 async def test_a_visitor_waits_no_longer_than_they_said(cloud: FaultyCloud, tmp_path: Path) -> None:
     cloud.faults.append(hangs_before_headers)
     async with running(config(cloud.url, read_s=0.5), tmp_path) as parts:
