@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -41,14 +41,6 @@ _QUEUE = 10_000
 _HEADER_BYTES = 4096
 """Room beside the payload for topic and properties."""
 _log = logging.getLogger("outpost.mqtt")
-
-
-class Publisher(Protocol):
-    """What publishes for others: events, questions for a person."""
-
-    async def publish(self, topic: str, payload: bytes) -> None:
-        """Send to ``outpost/<site>/<device>/<topic>``; the broker has it on return, which is not delivery. Raises
-        CloudUnavailable while there is no connection, InputTooLarge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +126,8 @@ class MqttLink:
                 await self._client.unsubscribe(topic_filter)
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """See `Publisher`."""
+        """Send to ``<prefix>/<topic>``; the broker has it on return, which is not delivery. Raises CloudUnavailable
+        while there is no connection, InputTooLarge."""
         await self.send(f"{self.prefix}/{topic}", payload)
 
     async def send(

@@ -36,8 +36,8 @@ SILENCE_S = 4.0
 MAX_SILENCE_S = 30.0
 _MISSING = 4
 """Times the silence without a word since the request went out: there is no gateway, nobody is kept waiting for one."""
-QUIET_S = 30.0
-"""After a request of which nothing at all was heard, the path counts as offline for so long."""
+QUIET_S, MAX_QUIET_S = 5.0, 60.0
+"""After a request of which nothing at all was heard the path counts as offline for so long, doubled each time."""
 _NOTICE_S = 0.2
 """So much before its deadline the path gives up, to say itself what it waited for."""
 _PATIENT = frozenset({"overloaded", "quota_exceeded"})
@@ -88,6 +88,7 @@ class MqttPath:
         self._link = link
         self._exchanges: dict[str, list[_Exchange]] = {}
         self._quiet_until = 0.0
+        self._quiet_s = 0.0
         self._response = f"{link.prefix}/escalate/response"
         link.handle(self._response, self._on_reply, on_connect=self._on_connect)
 
@@ -210,7 +211,7 @@ class MqttPath:
             exchange.anything = True
             exchange.silence_s = self._silence_s
             exchange.resend_at = time.monotonic() + self._silence_s * random.uniform(0.8, 1.2)
-            self._quiet_until = 0.0
+            self._quiet_until = self._quiet_s = 0.0
             return heard
 
     def _given_up(self, exchange: _Exchange) -> CloudUnavailable:
@@ -218,11 +219,13 @@ class MqttPath:
             return CloudUnavailable("the gateway did not answer in time", retry_after_s=5.0)
         if not self._link.online():
             return CloudUnavailable(f"no connection to the MQTT broker: {self._link.problem}", retry_after_s=5.0)
-        self._quiet_until = time.monotonic() + QUIET_S
+        if time.monotonic() - exchange.unheard_since >= self._silence_s / 2:  # time enough for a word
+            self._quiet_s = min(MAX_QUIET_S, max(QUIET_S, 2 * self._quiet_s))
+            self._quiet_until = time.monotonic() + self._quiet_s
         return CloudUnavailable(
             f"no gateway answers on {self._response}",
             remedy="Is `outpost gateway` running, and may this device read that topic? A broker's ACL drops silently.",
-            retry_after_s=QUIET_S,
+            retry_after_s=max(QUIET_S, self._quiet_s),
         )
 
     def _continues(self, exchange: _Exchange, gateway: str, number: int) -> bool:

@@ -4,6 +4,7 @@ generates: answers, parts, streams, and what happens when a broker, a gateway or
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Endpoint, Escalation, Mqtt
+from agent.config import Config, Device, Endpoint, Escalation, Mqtt
 from agent.config import Gateway as GatewayConfig
 from agent.errors import CloudRefused, CloudUnavailable, ConfigError
 from agent.escalation import envelope
@@ -23,7 +24,8 @@ from agent.escalation.gateway import Gateway, GatewayMetrics
 from agent.escalation.https import Https
 from agent.escalation.link import MqttLink, Received
 from agent.escalation.mqtt import MqttPath
-from agent.messages import ChatMessage, CloudDelta, CloudReply, CloudRequest
+from agent.escalation.reach import reach
+from agent.messages import ChatMessage, CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry
 from tests.benchmarks.kill_mqtt import campaign
 from tests.simulators.broker import ACL, Authority, Broker, running_broker
 from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_daemon
@@ -103,9 +105,9 @@ async def gateway_here(broker: Broker, upstream: RunningDaemon, **limits: int) -
 
 
 @asynccontextmanager
-async def device(settings: Mqtt, name: str = DEVICE) -> AsyncIterator[MqttPath]:
+async def device(settings: Mqtt, name: str = DEVICE, silence_s: float = SILENCE_S) -> AsyncIterator[MqttPath]:
     link = MqttLink(settings, client_id=f"outpost-{name.replace('/', '-')}", prefix=f"outpost/{name}")
-    async with MqttPath(link, silence_s=SILENCE_S) as path, link:
+    async with MqttPath(link, silence_s=silence_s) as path, link:
         assert await link.wait_online(20), link.problem
         yield path
 
@@ -296,7 +298,7 @@ async def test_an_acl_that_filters_silently_is_named_and_waited_out(
     """SUBSCRIBE is granted, nothing is delivered. The path says what to look at, and works when the ACL is mended."""
     mute = ACL.replace("pattern read outpost/%u/escalate/response\n", "")
     with running_broker(tmp_path / "broker", authority, acl=mute) as filtering:
-        async with gateway_here(filtering, upstream), device(filtering.settings(DEVICE)) as path:
+        async with gateway_here(filtering, upstream), device(filtering.settings(DEVICE), silence_s=1.2) as path:
             with pytest.raises(CloudUnavailable, match="ACL") as caught:
                 await ask(path, request(), deadline_s=60)
             assert "outpost/hall/kiosk/escalate/response" in str(caught.value)
@@ -316,6 +318,39 @@ async def test_without_a_broker_the_path_is_offline_and_says_why(authority: Auth
         await until(lambda: bool(link.problem), "the first connection fails")
         with pytest.raises(CloudUnavailable, match="refused"):
             await ask(path, request())
+
+
+async def test_a_deferred_question_is_answered_when_a_gateway_comes_and_told_on_events(
+    tmp_path: Path, authority: Authority, upstream: RunningDaemon
+) -> None:
+    """The whole escalation by MQTT: asked in vain, kept in the outbox, sent again, answered once, announced."""
+    told: list[Received] = []
+    with running_broker(tmp_path / "broker", authority) as alone:
+        config = Config(
+            device=Device(site="hall", name="kiosk"),
+            mqtt=alone.settings(DEVICE),
+            escalation=Escalation(enabled=True, paths=("mqtt",), total_s=3.0, max_tokens=8),
+        )
+        watching = MqttLink(alone.settings("operator"), client_id="operator", prefix="hall/operator")
+        watching.handle(f"outpost/{DEVICE}/events", told.append)
+        async with reach(config, tmp_path) as parts, watching:
+            assert parts.link is not None
+            async with parts.link:
+                assert await parts.link.wait_online(20)
+                assert await watching.wait_online(20)
+                running = asyncio.create_task(parts.run(), name="reach")
+                asked = Inquiry("evt-1", "When does the last boat leave?", session="s")
+                events = [event async for event in parts.escalator.ask(asked)]
+                assert [type(event) for event in events] == [Deferred]
+                async with gateway_here(alone, upstream) as gateway:
+                    await until(lambda: bool(told), "the late answer", 60)
+                    case = await parts.outbox.get("evt-1")
+                    assert case.state == "answered"
+                    (message,) = [json.loads(message.payload) for message in told]
+                    assert (message["event_id"], message["answer"]) == ("evt-1", case.answer)
+                    assert gateway.metric("requests_total", outcome="answered") == 1
+                running.cancel()
+                await asyncio.wait({running})
 
 
 # ---------------------------------------------------------------- what a gateway allows
