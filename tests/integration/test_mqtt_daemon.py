@@ -15,7 +15,8 @@ import pytest
 
 from agent.escalation.link import MqttLink, Received
 from tests.simulators.broker import Authority, Broker, running_broker
-from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
+from tests.simulators.daemon import DEMO, TINY, RunningDaemon, install_tiny, running_daemon
+from tests.simulators.gateway import running_gateway
 
 PREFIX = "outpost/hall/kiosk"
 
@@ -27,22 +28,20 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield running
 
 
-def settings(broker: Broker) -> dict[str, str]:
-    cert, key = broker.authority.client("hall/kiosk")
-    return {
-        "OUTPOST_DEVICE__SITE": "hall",
-        "OUTPOST_DEVICE__NAME": "kiosk",
-        "OUTPOST_MQTT__HOST": "localhost",
-        "OUTPOST_MQTT__PORT": str(broker.port),
-        "OUTPOST_MQTT__CA_FILE": str(broker.authority.ca),
-        "OUTPOST_MQTT__CLIENT_CERT": str(cert),
-        "OUTPOST_MQTT__CLIENT_KEY": str(key),
-    }
-
-
 @pytest.fixture(scope="module")
-def kiosk(tmp_path_factory: pytest.TempPathFactory, broker: Broker) -> Iterator[RunningDaemon]:
-    with running_daemon(tmp_path_factory.mktemp("kiosk"), settings=settings(broker)) as running:
+def kiosk(tmp_path_factory: pytest.TempPathFactory, broker: Broker, tiny_gguf: Path) -> Iterator[RunningDaemon]:
+    """Answers locally, but asks the cloud first where a question is about the collection "abroad"; its raw model is
+    the cloud's."""
+    folder = tmp_path_factory.mktemp("kiosk")
+    install_tiny(folder / "state", tiny_gguf)
+    config = folder / "agent.toml"
+    config.write_text(
+        '[device]\nsite = "hall"\nname = "kiosk"\n[assistant]\npolicy = "best-effort"\n'
+        '[escalation]\nenabled = true\npaths = ["mqtt"]\nmax_tokens = 8\n'
+        '[overrides.collections.abroad]\npolicy = "cloud-first"\n' + broker.toml("hall/kiosk"),
+        encoding="utf-8",
+    )
+    with running_daemon(folder / "state", arguments=("--config", str(config))) as running:
         running.cli("knowledge", "add", str(DEMO / "documents"))
         yield running
 
@@ -119,6 +118,21 @@ async def test_a_bad_question_gets_an_error_with_its_code(
         await someone.until(lambda: bool(someone.on(f"ask/response/{name}")), "an answer")
         (reply,) = someone.on(f"ask/response/{name}")
         assert reply["error"]["code"] == code
+
+
+async def test_a_question_by_mqtt_goes_to_the_cloud_by_mqtt_and_back(
+    broker: Broker, kiosk: RunningDaemon, tmp_path: Path
+) -> None:
+    with running_gateway(tmp_path, broker, f"{kiosk.url}/v1", TINY, name="only") as gateway:
+        async with operator(broker) as someone:
+            question = {"question": "When does the last boat leave for the island?", "collection": "abroad"}
+            await someone.ask(json.dumps(question), "ask/response/abroad", b"abroad")
+            await someone.until(lambda: bool(someone.on("ask/response/abroad")), "an answer")
+            (reply,) = someone.on("ask/response/abroad")
+            assert reply["outpost"]["decision"] == "escalated", reply
+            assert reply["outpost"]["answer_kind"] == "cloud"
+            assert reply["text"]
+        assert gateway.metric("requests_total", outcome="answered") == 1
 
 
 async def test_an_asker_cannot_have_the_device_speak_in_its_own_name(broker: Broker, kiosk: RunningDaemon) -> None:
