@@ -1,7 +1,8 @@
-"""`outpost audit` as an operator types it, on a log that no daemon has open."""
+"""`outpost audit` as an operator types it, without a daemon and beside one."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 import apsw
 import pytest
 
+from agent.escalation import audit
 from agent.escalation.audit import AuditLog
-from tests.simulators.daemon import ROOT, clean_environment
+from tests.simulators.daemon import ROOT, clean_environment, running_daemon
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -67,3 +69,14 @@ def test_no_log_is_one_line(tmp_path: Path) -> None:
     assert verified.returncode == 1
     assert "no audit log" in verified.stderr
     assert "Traceback" not in verified.stderr
+
+
+async def test_forgetting_beside_a_running_daemon(tmp_path: Path) -> None:
+    with running_daemon(tmp_path / "state") as daemon:
+        async with AuditLog(daemon.state / "audit.db") as log:  # a second writer beside the daemon's own
+            await log.record(b"words of anna", key="k", session="anna", path="https", endpoint="cloud")
+        forgotten = await asyncio.to_thread(daemon.cli, "audit", "forget", "anna", "--json")
+        assert json.loads(forgotten.stdout) == {
+            "session": "anna", "questions": 0, "payloads": 1, "labels": 0, "ok": True,
+        }  # fmt: skip
+    assert audit.verify(tmp_path / "state" / "audit.db").faults == ()
