@@ -166,8 +166,8 @@ class Outbox:
 
         def select(db: apsw.Connection) -> tuple[Waiting, ...]:
             rows = db.execute(
-                "SELECT event_id, request, restore, attempts, session FROM inquiry WHERE state = 'waiting'"
-                " AND next_try <= ? AND expires_at > ? ORDER BY priority, next_try LIMIT ?",
+                "SELECT event_id, request, restore, attempts, session FROM inquiry INDEXED BY inquiry_due"
+                " WHERE state = 'waiting' AND next_try <= ? AND expires_at > ? ORDER BY priority, next_try LIMIT ?",
                 (self._clock(), self._clock(), limit + len(busy)),
             )
             free = [row for row in rows if row[0] not in busy][:limit]
@@ -316,7 +316,9 @@ class Outbox:
         def select(db: apsw.Connection) -> OutboxStatus:
             rows: list[Any] = db.execute("SELECT state, count(*) FROM inquiry GROUP BY state").fetchall()
             counts = dict(rows)
-            oldest = next(db.execute("SELECT min(asked_at) FROM inquiry WHERE state = 'waiting'"))[0]
+            oldest = next(
+                db.execute("SELECT min(asked_at) FROM inquiry INDEXED BY inquiry_asked WHERE state = 'waiting'")
+            )[0]
             age = max(0.0, self._clock() - oldest) if oldest is not None else 0.0
             return OutboxStatus(
                 counts.get("waiting", 0), counts.get("handed_off", 0), _total(db), self._limit_bytes, round(age, 1)

@@ -47,6 +47,7 @@ _MIGRATIONS = (
     CREATE INDEX cached_scope ON cached (collection, language, basis, words);
     CREATE TABLE cached_hit (event_id TEXT PRIMARY KEY, cached INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    "CREATE INDEX inquiry_asked ON inquiry (asked_at) WHERE state = 'waiting'",
 )
 
 
