@@ -27,7 +27,7 @@ _RAW_ONLY = (
     "tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "stop", "reasoning_effort",
     "chat_template_kwargs",
 )  # fmt: skip
-_PIECE = re.compile(r"\S+\s*")
+_PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 async def respond(body: ChatRequest, request: Request, daemon: Services) -> Response:

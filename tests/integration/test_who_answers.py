@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from agent.confidence.certificate import Certificate, Score, dump
 from agent.dependencies import Dependencies
 from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_daemon
+from tests.simulators.faulty_cloud import ANSWER, FaultyCloud, declines, event, says
 
 UNKNOWN = "How deep is the harbour basin at low tide?"
 KNOWN = "Where are the umbrellas?"
@@ -276,6 +279,46 @@ def test_a_question_asked_while_the_cloud_is_away_is_answered_when_it_is_back_wi
         again = ask(device)
         assert (again["decision"], again["reason"]) == ("handoff", "budget_exhausted")
         assert device.status()["budget"]["exhausted"] == "requests"
+
+
+async def test_words_that_were_shown_stay_when_the_cloud_breaks_off_and_a_refusal_goes_to_a_person(
+    tmp_path: Path,
+) -> None:
+    async with FaultyCloud() as faulty:
+        faulty.faults.append(says(event("The basin is "), event("four")))
+        config = configuration(tmp_path, faulty.url.removesuffix("/v1"), enabled=True, attempts=1)
+        with running_daemon(tmp_path / "state", arguments=("--config", str(config))) as device:
+            shown, about = await stream(device)
+            deferred = DEFERRED.replace("{event_id}", about["event_id"])
+            assert (about["decision"], about["reason"]) == ("deferred", "busy")
+            assert shown == f"The basin is four\n\n{deferred}"
+            later = await asyncio.to_thread(wait_for_answer, device, about["event_id"])
+            assert later["answer"]["text"] == ANSWER
+
+            faulty.faults.append(declines(403))
+            refused = await asyncio.to_thread(ask, device, "Who won the cup?")
+            assert (refused["decision"], refused["reason"]) == ("handoff", "cloud_refused")
+            async with httpx.AsyncClient(base_url=device.url, timeout=60, trust_env=False) as client:
+                headers = {"authorization": f"Bearer {device.operator_token}"}
+                queue = (await client.get("/admin/handoffs", headers=headers)).raise_for_status().json()["handoffs"]
+            waiting = [case["event_id"] for case in queue if case["state"] == "handed_off"]
+            assert waiting == [refused["event_id"]], "a person has it, once"
+
+
+async def stream(device: RunningDaemon) -> tuple[str, dict[str, Any]]:
+    """What a visitor is shown, and the `outpost` object at the end."""
+    body = {"model": "outpost", "stream": True, "messages": [{"role": "user", "content": UNKNOWN}]}
+    shown, about = "", {}
+    async with (
+        httpx.AsyncClient(base_url=device.url, timeout=60, trust_env=False) as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line.removeprefix("data: "))
+                about = chunk.get("outpost", about)
+                shown += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+    return shown, about
 
 
 def wait_for_answer(device: RunningDaemon, event_id: str) -> dict[str, Any]:
