@@ -19,12 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from agent.assistant import Assistant
+from agent.assistant import Assistant, Examination
 from agent.confidence import provisional, signals
 from agent.confidence.certificate import Certificate, Certificates, Gate
 from agent.confidence.labelled import LabelledQuestion, LabelledText, answer_is_right, plain, quote_is_right
 from agent.confidence.outcome import Outcome
 from agent.config import Risk, RouteName
+from agent.dependencies import NONE
 from agent.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from agent.library import Library
 from agent.messages import Document, Question
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 Features = Mapping[str, float]
 Dependencies = Callable[[RouteName], Mapping[str, str]]
 _TEXTS = 64
+_TRIES = 3
 _FEWEST_SETS = 8
+_MARKS = {"embedding": "similarity", "ranker": "ranker.judged", "text": "generated"}
+"""By which feature of a quote a part shows that it has had its say."""
 _ANSWER_ROUTES: tuple[RouteName, ...] = ("quote", "generated")
 
 
@@ -138,9 +142,8 @@ class Calibrating:
                 groups = _groups(rows, bool(documents))
                 for done, (row, group) in enumerate(zip(rows, groups, strict=True)):
                     yield Progress("asking", done, len(rows))
-                    examined = await self._assistant.examine(
-                        Question(row.question, collection=places[row.documents] or None)
-                    )
+                    question = Question(row.question, collection=places[row.documents] or None)
+                    examined = await self._examined(question, before["quote"])
                     for note in examined.notes:
                         notes[note] = notes.get(note, 0) + 1
                     found = {answer.evidence.route: answer for answer in examined.answers}
@@ -155,7 +158,7 @@ class Calibrating:
             finally:
                 if documents:
                     await self._remove(set(places.values()))
-            _refuse_gaps(notes, len(rows))
+            refuse_gaps(evidence, notes, before["quote"])
             yield Progress("fitting", len(rows), len(rows))
             data = {"sha256": digest([[row.question, row.answers, row.documents, row.evidence] for row in rows])}
             outcomes = await asyncio.to_thread(conclude_answers, evidence, self._risk, before, data)
@@ -163,6 +166,15 @@ class Calibrating:
             yield Calibrated(tuple(outcomes), tuple(evidence), notes)
 
     # ------------------------------------------------------------ steps
+
+    async def _examined(self, question: Question, depends_on: Mapping[str, str]) -> Examination:
+        """A part that was loading or late gets another chance: what is to be learnt is the device at its best."""
+        for _ in range(_TRIES):
+            examined = await self._assistant.examine(question)
+            quoted = [answer.evidence.features for answer in examined.answers if answer.evidence.route == "quote"]
+            if not examined.notes and not any(absent(features, depends_on) for features in quoted):
+                break
+        return examined
 
     def _alone(self) -> asyncio.Lock:
         if self._busy.locked():
@@ -240,12 +252,29 @@ def _groups(rows: Sequence[LabelledQuestion], own_documents: bool) -> list[str]:
     return [row.group or (" ".join(row.documents) if by_documents else plain(row.question)) for row in rows]
 
 
-def _refuse_gaps(notes: Mapping[str, int], total: int) -> None:
-    """A calibration is of the whole pipeline: where a part was missing for more than one example in a hundred, it would
-    be of another one."""
+def refuse_gaps(evidence: Sequence[Evidence], notes: Mapping[str, int], depends_on: Mapping[str, str]) -> None:
+    """A calibration is of the whole pipeline. Raises Unavailable where a part that is loaded was missing for more than
+    one question in a hundred (overloaded, crashed, too slow): the certificate would be of another device."""
     for note, count in notes.items():
-        if count * 100 > total:
-            raise Unavailable(f"of {total} examples {count} say {note!r}", remedy="Mend that and calibrate again.")
+        if count * 100 > len(evidence):
+            raise _gap(count, len(evidence), note)
+    quotes = [one.routes["quote"].features for one in evidence if "quote" in one.routes]
+    missing = [part for features in quotes for part in absent(features, depends_on)]
+    for part in sorted(set(missing)):
+        if missing.count(part) * 100 > len(quotes):
+            raise _gap(missing.count(part), len(quotes), f"the {part} model took no part")
+
+
+def absent(features: Features, depends_on: Mapping[str, str]) -> list[str]:
+    """Which loaded parts had no say in a quote with these features."""
+    return [part for part, mark in _MARKS.items() if depends_on.get(part, NONE) != NONE and mark not in features]
+
+
+def _gap(count: int, total: int, what: str) -> Unavailable:
+    return Unavailable(
+        f"{count} of {total} questions say: {what}",
+        remedy="Calibrate again when the device has nothing else to do; `outpost status` shows what fails.",
+    )
 
 
 def digest(value: object) -> str:

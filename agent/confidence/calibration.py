@@ -38,8 +38,9 @@ Floats = NDArray[np.float64]
 FOLDS: Final = 5
 STEPS: Final = 50
 """Thresholds of a walk: each lets another fiftieth of tune through. More steps are more chances to stop too early."""
-RIDGE: Final = 3.0
-"""Pull of the logistic weights towards their prior, in samples at the steepest place of the curve."""
+RIDGE: Final = 100.0
+"""Pull of the logistic weights towards their prior, in samples at the steepest place of the curve. On natural-dev, from
+a prior of zeros, the AUROC by folds was .804, .812, .823, .832, .836, .837 at 3, 10, 30, 100, 200, 400."""
 _ROUNDS: Final = 50
 _FEWEST: Final = 10
 """Right and wrong answers that tune must hold, each, before anything is fitted."""
