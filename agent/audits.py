@@ -392,11 +392,11 @@ class Audits:
             if gate and gate.route in features and gate.score(features[gate.route]) >= gate.below:
                 continue  # not a question of those that the certificate is about
             own = features.get(cast(RouteName, route))
-            self._window(certificate).add(certificate.score(own) if own is not None else 0.0)
-            self._stale.add(certificate.id)
+            id = certificate.id  # the hash of all that it says: once is enough
+            self._window(id, certificate).add(certificate.score(own) if own is not None else 0.0)
+            self._stale.add(id)
 
-    def _window(self, certificate: Certificate) -> Window:
-        id = certificate.id
+    def _window(self, id: str, certificate: Certificate) -> Window:
         if id not in self._windows:
             self._windows[id] = Window(certificate.scores, certificate.n, self._kept_windows.get(id, b""))
         return self._windows[id]
@@ -421,7 +421,10 @@ class Audits:
             standing = self._standing(route)
             if standing.reason == "certificate_revoked":
                 notes.append(f"the certificate of the route {route} is revoked: {standing.detail}")
-            elif standing.certificate is not None and self._window(standing.certificate).drift().warning:
+            elif (
+                standing.certificate is not None
+                and self._window(standing.certificate.id, standing.certificate).drift().warning
+            ):
                 notes.append(f"the confidences of the route {route} have drifted from those it was calibrated on")
         return notes
 
@@ -454,7 +457,7 @@ class Audits:
                 delta=state["delta"],
                 risk=self._sequence(state).risk(),
                 revoked=standing.detail if held is None and state["certificate"] else None,
-                drift=self._window(held).drift() if held and state["certificate"] == held.id else None,
+                drift=self._window(held.id, held).drift() if held and state["certificate"] == held.id else None,
             )
             for state in watched.values()
         ]

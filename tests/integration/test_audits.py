@@ -157,10 +157,11 @@ def _still_revoked_and_nothing_leaves(device: RunningDaemon, cloud: RunningDaemo
 
 
 def _examples_calibrate(device: RunningDaemon, folder: Path) -> None:
-    """They go out as lines and in again; so few certify nothing."""
+    """They go out as lines and in again: every one is asked. What comes of it is no certificate, for a device without
+    embeddings is none to calibrate."""
     device.cli("calibrate", "examples", "--out", str(folder / "examples.jsonl"))
     lines = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["question"] for line in lines} >= set(QUESTIONS[:3])
     done = device.cli("calibrate", "answers", "--from-events", "--json", check=False)
     assert done.returncode == 1
-    assert json.loads(done.stdout)["outcomes"][0]["reason"] == "too_few_labels"
+    assert f"of {len(lines)} examples {len(lines)} say 'keyword search only" in done.stderr
