@@ -35,7 +35,8 @@ MAX_BACKOFF_S = 30.0
 _STABLE_S = 10.0
 """A connection that held so long starts the back-off anew."""
 _BROKER_S = 5.0
-"""How long the broker may take for CONNACK, SUBACK and the goodbye."""
+"""How long the broker may take for CONNACK and SUBACK."""
+_GOODBYE_S = 1.0
 _QUEUE = 10_000
 """Incoming messages that wait for their handlers; more are dropped, and sent again by those who need an answer."""
 _HEADER_BYTES = 4096
@@ -232,6 +233,7 @@ class MqttLink:
                 async for message in client.messages:
                     self._dispatch(message)
             except asyncio.CancelledError:
+                client.timeout = _GOODBYE_S
                 with contextlib.suppress(aiomqtt.MqttError):
                     await client.publish(status, json.dumps({"state": "offline"}), qos=1, retain=True)
                 raise
