@@ -12,8 +12,9 @@ A question is one row with one state, so that it is answered once, whoever comes
 
 Sending is at least once: a waiting row is sent again, with the same idempotency key, until it is settled; the second
 answer to a row is dropped. ``bytes`` of all rows together stay below the limit. **When it is full** rows that wait for
-nobody any more (answered or expired) go first, oldest first; then a new question is refused with StorageFull.
-A question that was accepted is never dropped to make room. Texts are erased ``KEEP_S`` after the last change.
+nobody any more (answered or expired) go first, oldest first; then a new question is refused with StorageFull. Questions
+that go to a person at once are refused when those in the queue take half of it, so that they do not shut the way to
+the cloud. A question that was accepted is never dropped to make room. Texts are erased ``KEEP_S`` after the last change.
 """
 
 from __future__ import annotations
@@ -237,7 +238,15 @@ class Outbox:
 
         def work(db: apsw.Connection) -> None:
             row = _New(inquiry, personal, "handed_off", reason, self._clock() + self._person_s)
-            if not self._to_person(db, inquiry.event_id, reason) and self._insert(db, row):
+            if self._to_person(db, inquiry.event_id, reason) or _known(db, inquiry.event_id):
+                return
+            queued = next(db.execute("SELECT total(bytes) FROM inquiry WHERE state = 'handed_off'"))[0]
+            if queued + row.size > self._limit_bytes / 2:
+                raise StorageFull(
+                    f"the queue for people holds {queued:.0f} bytes of the outbox's {self._limit_bytes}",
+                    remedy="Answer or dismiss some (outpost events list), or raise escalation.outbox_mb.",
+                )
+            if self._insert(db, row):
                 self._notify(db, inquiry.event_id, "handoff")
 
         await self._store.run(work)
@@ -374,7 +383,7 @@ class Outbox:
     def _insert(self, db: apsw.Connection, row: _New) -> bool:
         """False where the event is here already."""
         inquiry = row.inquiry
-        if next(db.execute("SELECT 1 FROM inquiry WHERE event_id = ?", (inquiry.event_id,)), None):
+        if _known(db, inquiry.event_id):
             return False
         self._make_room(db, row.size)
         now = self._clock()
@@ -455,6 +464,10 @@ async def set_within(event: asyncio.Event, timeout_s: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _known(db: apsw.Connection, event_id: str) -> bool:
+    return next(db.execute("SELECT 1 FROM inquiry WHERE event_id = ?", (event_id,)), None) is not None
 
 
 def _delete(db: apsw.Connection, event_id: str) -> None:

@@ -48,6 +48,7 @@ _MIGRATIONS = (
     CREATE TABLE cached_hit (event_id TEXT PRIMARY KEY, cached INTEGER NOT NULL) WITHOUT ROWID;
     """,
     "CREATE INDEX inquiry_asked ON inquiry (asked_at) WHERE state = 'waiting'",
+    "DROP INDEX inquiry_bytes; CREATE INDEX inquiry_size ON inquiry (state, bytes)",
 )
 
 

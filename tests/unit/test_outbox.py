@@ -172,6 +172,25 @@ async def test_a_full_outbox_refuses_and_keeps_what_it_took(tmp_path: Path) -> N
         assert set(await box.due(100)) == {*taken[1:], "evt-new"}, "an answer that was kept made room"
 
 
+async def test_the_queue_for_people_leaves_room_for_the_cloud(tmp_path: Path) -> None:
+    async with opened(tmp_path / "outbox.db", limit=40_000) as box:
+
+        async def fill() -> None:
+            for number in range(100):
+                await box.outbox.hand_over(Inquiry(f"evt-{number}", "x" * 1000), "no_evidence", personal=False)
+
+        with pytest.raises(StorageFull, match="queue for people"):
+            await fill()
+        status = await box.outbox.status()
+        assert 15_000 < status.bytes <= 20_000
+        await box.ask("evt-cloud", "x" * 1000)
+        box.clock.now += 25 * HOUR
+        await box.outbox.expire()
+        assert (await box.outbox.get("evt-cloud")).state == "handed_off", (
+            "what was accepted is handed over all the same"
+        )
+
+
 async def test_a_persons_data_is_deleted_by_session(tmp_path: Path) -> None:
     async with opened(tmp_path / "outbox.db", notices=Notices(events=("mqtt",))) as box:
         await box.ask("evt-1", "My name is Ada Lovelace", session="a")
