@@ -164,4 +164,4 @@ def _examples_calibrate(device: RunningDaemon, folder: Path) -> None:
     assert {json.loads(line)["question"] for line in lines} >= set(QUESTIONS[:3])
     done = device.cli("calibrate", "answers", "--from-events", "--json", check=False)
     assert done.returncode == 1
-    assert f"of {len(lines)} examples {len(lines)} say 'keyword search only" in done.stderr
+    assert f"{len(lines)} of {len(lines)} questions say: keyword search only" in done.stderr
