@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from agent.assistant import Assistant, Examination
@@ -93,6 +93,8 @@ class Calibrating:
         certificates: Certificates,
         risk: Risk,
         dependencies: Dependencies,
+        *,
+        min_confidence: float,
     ) -> None:
         self._assistant = assistant
         self._library = library
@@ -100,6 +102,7 @@ class Calibrating:
         self._certificates = certificates
         self._risk = risk
         self._dependencies = dependencies
+        self._min_confidence = min_confidence
         self._busy = asyncio.Lock()
 
     async def intents(self, rows: Sequence[LabelledText]) -> AsyncGenerator[Progress | Calibrated, None]:
@@ -120,7 +123,8 @@ class Calibrating:
                     evidence.append(Evidence(row.text, row.group or plain(row.text), {"intent": given}))
             yield Progress("fitting", len(rows), len(rows))
             data = {"sha256": digest([[row.text, row.intent] for row in rows])}
-            outcomes = await asyncio.to_thread(conclude_intents, evidence, self._risk, before, data)
+            least = self._min_confidence
+            outcomes = await asyncio.to_thread(conclude_intents, evidence, self._risk, before, data, least)
             await self._put_in_force(("intent",), outcomes, {"intent": before})
             yield Calibrated(tuple(outcomes), tuple(evidence), {})
 
@@ -286,12 +290,20 @@ def digest(value: object) -> str:
 
 
 def conclude_intents(
-    evidence: Sequence[Evidence], risk: Risk, depends_on: Mapping[str, str], data: Mapping[str, str]
+    evidence: Sequence[Evidence],
+    risk: Risk,
+    depends_on: Mapping[str, str],
+    data: Mapping[str, str],
+    min_confidence: float = 0.0,
 ) -> list[Outcome]:
-    """The outcome of the intent route. Blocking; see agent/confidence/calibration.py."""
+    """The outcome of the intent route. Blocking; see agent/confidence/calibration.py. An intent of which the pipeline
+    makes nothing, because its provisional confidence is under ``min_confidence``, is never served."""
     from agent.confidence import calibration
 
-    samples = [_sample(one, "intent") for one in evidence]
+    samples = [
+        sample if provisional.confidence("intent", sample.features) >= min_confidence else replace(sample, features={})
+        for sample in (_sample(one, "intent") for one in evidence)
+    ]
     tune, held = calibration.split(samples)
     prior = calibration.Prior(0.0, {"logit:in_scope": 1.0, "logit:probability": 1.0, "margin": 0.0})
     tuned = calibration.fit(tune, prior)

@@ -128,8 +128,9 @@ def conclude(
     risk = Risk(epsilon=epsilon, delta=DELTA)
     evidence = {what: [_evidence(one) for one in kept[what]["evidence"]] for what in FILES}
     data = {what: {"name": NAMES[what], "sha256": digest(what)} for what in FILES}
+    least = Config().assistant.min_confidence
     return [
-        *conclude_intents(evidence["intents"], risk, depends_on["intent"], data["intents"]),
+        *conclude_intents(evidence["intents"], risk, depends_on["intent"], data["intents"], least),
         *conclude_answers(evidence["answers"], risk, depends_on, data["answers"]),
     ]
 
