@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from agent.api.services import Services, attended, services, unless_gone
 from agent.api.wire import HandoffAnswer, JsonObject, sse
 from agent.errors import Conflict, InvalidRequest, NotFound
-from agent.escalation.outbox import Case, State
+from agent.escalation.cases import Case, State
 from agent.messages import Document
 
 router = APIRouter()

@@ -32,7 +32,8 @@ from agent.errors import (
 from agent.escalation.audit import AuditLog
 from agent.escalation.budget import Budget, Spent, estimate
 from agent.escalation.cache import Cache
-from agent.escalation.outbox import Outbox, OutboxStatus, Waiting, backoff, set_within
+from agent.escalation.cases import OutboxStatus, Waiting, backoff, set_within
+from agent.escalation.outbox import Outbox
 from agent.escalation.personal import Restoration
 from agent.escalation.request import build, finder
 from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry, Quote

@@ -22,7 +22,8 @@ import apsw
 
 from agent.config import Device, Handoff
 from agent.errors import CloudUnavailable, InputTooLarge, NotFound, StorageFailed, StorageFull
-from agent.escalation.outbox import Case, Channel, Notices, Outbox, Topic, backoff, set_within
+from agent.escalation.cases import Case, Channel, Notices, Topic, backoff, set_within
+from agent.escalation.outbox import Outbox
 from agent.escalation.store import Store
 
 if TYPE_CHECKING:

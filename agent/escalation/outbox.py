@@ -14,115 +14,40 @@ Sending is at least once: a waiting row is sent again, with the same idempotency
 answer to a row is dropped. ``bytes`` of all rows together stay below the limit. **When it is full** rows that wait for
 nobody any more (answered or expired) go first, oldest first; then a new question is refused with StorageFull. Questions
 that go to a person at once are refused when those in the queue take half of it, so that they do not shut the way to
-the cloud. A question that was accepted is never dropped to make room. Texts are erased ``KEEP_S`` after the last change.
+the cloud. A question that was accepted is never dropped to make room. Texts are erased ``KEEP_S`` after the last
+change.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import apsw
 
 from agent.errors import NotFound, StorageFull
+from agent.escalation.cases import (
+    COLUMNS,
+    ROW_BYTES,
+    Case,
+    New,
+    Notices,
+    OutboxStatus,
+    State,
+    Topic,
+    Waiting,
+    case_of,
+    dump,
+    load,
+    passages_of,
+)
 from agent.escalation.store import Store
-from agent.messages import AnswerKind, ChatMessage, CloudRequest, Inquiry, Quote, ToolCall
+from agent.messages import AnswerKind, CloudRequest, Inquiry
 
-State = Literal["waiting", "handed_off", "answered", "expired"]
-Topic = Literal["handoff", "events"]
-Channel = Literal["webhook", "mqtt"]
 KEEP_S = 24 * 3600.0
 """How long an answer can be fetched after it came."""
-LONGEST_WAIT_S = 300.0
-_ROW_BYTES = 512
-_PASSAGES = 3
-_COLUMNS = (
-    "event_id, state, reason, language, collection, personal, question, passages, asked_at, changed_at, expires_at,"
-    " attempts, answer, answer_kind, answered_by, learned"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One question as it stands. Times in Unix seconds; ``personal``: it held personal data; ``passages``: what the
-    device found, best first; ``learned``: its answer is in the knowledge base."""
-
-    event_id: str
-    state: State
-    reason: str
-    language: str
-    collection: str
-    personal: bool
-    question: str
-    passages: tuple[str, ...]
-    asked_at: float
-    changed_at: float
-    expires_at: float
-    attempts: int = 0
-    answer: str | None = None
-    answer_kind: AnswerKind | None = None
-    answered_by: str | None = None
-    learned: bool = False
-
-    @property
-    def final(self) -> bool:
-        return self.state in ("answered", "expired")
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A row to send (again); ``restore`` brings the personal data back into its answer."""
-
-    request: CloudRequest
-    restore: bytes
-    attempts: int
-    session: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxStatus:
-    """``oldest_s``: age of the question that waits longest, 0 where none does."""
-
-    waiting: int
-    handed_off: int
-    bytes: int
-    limit_bytes: int
-    oldest_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Notices:
-    """Who is told what, besides those who ask: the channels of a topic."""
-
-    handoff: tuple[Channel, ...] = ()
-    events: tuple[Channel, ...] = ()
-
-    def of(self, topic: Topic) -> tuple[Channel, ...]:
-        return self.handoff if topic == "handoff" else self.events
-
-
-@dataclass(frozen=True, slots=True)
-class _New:
-    """A row to insert."""
-
-    inquiry: Inquiry
-    personal: bool
-    state: State
-    reason: str
-    expires_at: float
-    priority: int = 0
-    request: str | None = None
-    restore: bytes | None = None
-
-    @property
-    def size(self) -> int:
-        texts = self.inquiry.text + _passages(self.inquiry.passages) + (self.request or "")
-        return _ROW_BYTES + len(texts.encode()) + len(self.restore or b"")
 
 
 class Outbox:
@@ -159,7 +84,7 @@ class Outbox:
         reason: str = "",
     ) -> None:
         """Take a question in; a lower ``priority`` goes first. Taken already: nothing happens. Raises StorageFull."""
-        row = _New(inquiry, personal, "waiting", reason, request.expires_at, priority, _dump(request), restore)
+        row = New(inquiry, personal, "waiting", reason, request.expires_at, priority, dump(request), restore)
         await self._store.run(lambda db: self._insert(db, row))
 
     async def due(self, limit: int, busy: Collection[str] = ()) -> tuple[Waiting, ...]:
@@ -172,7 +97,7 @@ class Outbox:
                 (self._clock(), self._clock(), limit + len(busy)),
             )
             free = [row for row in rows if row[0] not in busy][:limit]
-            return tuple(Waiting(_load(sent), *rest) for _, sent, *rest in free)
+            return tuple(Waiting(load(sent), *rest) for _, sent, *rest in free)
 
         return await self._store.run(select)
 
@@ -202,7 +127,7 @@ class Outbox:
                 "UPDATE inquiry SET state = 'answered', answer = ?, answer_kind = ?, answered_by = ?, learned = ?,"
                 " changed_at = ?, expires_at = ?, request = NULL, restore = NULL, passages = '[]',"
                 " bytes = ? + length(CAST(question AS BLOB)) WHERE event_id = ? AND state IN ('waiting', 'handed_off')",
-                (answer, kind, by, learned, now, now + KEEP_S, _ROW_BYTES + len(answer.encode()), event_id),
+                (answer, kind, by, learned, now, now + KEEP_S, ROW_BYTES + len(answer.encode()), event_id),
             )
             if db.changes() == 0:
                 return False
@@ -237,7 +162,7 @@ class Outbox:
         """Put a question into a person's queue, from the outbox where it waits there. Raises StorageFull."""
 
         def work(db: apsw.Connection) -> None:
-            row = _New(inquiry, personal, "handed_off", reason, self._clock() + self._person_s)
+            row = New(inquiry, personal, "handed_off", reason, self._clock() + self._person_s)
             if self._to_person(db, inquiry.event_id, reason) or _known(db, inquiry.event_id):
                 return
             queued = next(db.execute("SELECT total(bytes) FROM inquiry WHERE state = 'handed_off'"))[0]
@@ -272,12 +197,12 @@ class Outbox:
         """What waits for a person, oldest first, then what a person answered lately, newest first."""
 
         def select(db: apsw.Connection) -> tuple[Case, ...]:
-            open_cases = f"SELECT {_COLUMNS} FROM inquiry WHERE state = 'handed_off' ORDER BY asked_at LIMIT ?"
+            open_cases = f"SELECT {COLUMNS} FROM inquiry WHERE state = 'handed_off' ORDER BY asked_at LIMIT ?"
             answered = (
-                f"SELECT {_COLUMNS} FROM inquiry WHERE state = 'answered' AND answer_kind = 'person'"
+                f"SELECT {COLUMNS} FROM inquiry WHERE state = 'answered' AND answer_kind = 'person'"
                 " ORDER BY changed_at DESC LIMIT ?"
             )
-            return tuple(_case(row) for query in (open_cases, answered) for row in db.execute(query, (limit,)))
+            return tuple(case_of(row) for query in (open_cases, answered) for row in db.execute(query, (limit,)))
 
         return await self._store.run(select)
 
@@ -291,10 +216,10 @@ class Outbox:
         """Raises NotFound."""
 
         def select(db: apsw.Connection) -> Case:
-            row = next(db.execute(f"SELECT {_COLUMNS} FROM inquiry WHERE event_id = ?", (event_id,)), None)
+            row = next(db.execute(f"SELECT {COLUMNS} FROM inquiry WHERE event_id = ?", (event_id,)), None)
             if row is None:
                 raise NotFound(f"no question {event_id!r} is waiting", remedy="Answers are kept for a day.")
-            return _case(row)
+            return case_of(row)
 
         return await self._store.run(select)
 
@@ -380,7 +305,7 @@ class Outbox:
 
     # ------------------------------------------------------------ inside a transaction
 
-    def _insert(self, db: apsw.Connection, row: _New) -> bool:
+    def _insert(self, db: apsw.Connection, row: New) -> bool:
         """False where the event is here already."""
         inquiry = row.inquiry
         if _known(db, inquiry.event_id):
@@ -392,7 +317,7 @@ class Outbox:
             " asked_at, changed_at, expires_at, priority, request, restore, bytes)"
             " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (inquiry.event_id, row.state, row.reason, inquiry.session, inquiry.language, inquiry.collection,
-             row.personal, inquiry.text, _passages(inquiry.passages), now, now, row.expires_at, row.priority,
+             row.personal, inquiry.text, passages_of(inquiry.passages), now, now, row.expires_at, row.priority,
              row.request, row.restore, row.size),
         )  # fmt: skip
         return True
@@ -434,7 +359,7 @@ class Outbox:
             self._notify(db, id, "events")
         db.execute(
             "UPDATE inquiry SET state = 'expired', reason = ?, changed_at = ?, expires_at = ?, question = '',"
-            f" passages = '[]', bytes = {_ROW_BYTES} WHERE {which}",
+            f" passages = '[]', bytes = {ROW_BYTES} WHERE {which}",
             (reason, now, now + KEEP_S, *values),
         )
 
@@ -451,21 +376,6 @@ class Outbox:
         self.stir()
 
 
-def backoff(attempts: int, longest_s: float = LONGEST_WAIT_S) -> float:
-    """Seconds until the next try: doubling, with jitter, so that devices do not come back together."""
-    return random.uniform(0.5, 1.0) * min(longest_s, 2.0 ** min(attempts, 10))
-
-
-async def set_within(event: asyncio.Event, timeout_s: float) -> bool:
-    """Whether the event was set before the time was up."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
 def _known(db: apsw.Connection, event_id: str) -> bool:
     return next(db.execute("SELECT 1 FROM inquiry WHERE event_id = ?", (event_id,)), None) is not None
 
@@ -477,26 +387,3 @@ def _delete(db: apsw.Connection, event_id: str) -> None:
 
 def _total(db: apsw.Connection) -> int:
     return int(next(db.execute("SELECT total(bytes) FROM inquiry"))[0])
-
-
-def _passages(quotes: Sequence[Quote]) -> str:
-    return json.dumps([quote.text for quote in quotes[:_PASSAGES]], ensure_ascii=False)
-
-
-def _case(row: Sequence[Any]) -> Case:
-    values = list(row)
-    values[5], values[7], values[15] = bool(values[5]), tuple(json.loads(values[7])), bool(values[15])
-    return Case(*values)
-
-
-def _dump(request: CloudRequest) -> str:
-    return json.dumps(asdict(request), ensure_ascii=False)
-
-
-def _load(text: str) -> CloudRequest:
-    fields = json.loads(text)
-    messages = tuple(
-        ChatMessage(**{**message, "tool_calls": tuple(ToolCall(**call) for call in message["tool_calls"])})
-        for message in fields["messages"]
-    )
-    return CloudRequest(**{**fields, "messages": messages})

@@ -13,7 +13,7 @@ import pytest
 from agent.config import Assistant as AssistantConfig
 from agent.config import Config, Endpoint, Escalation
 from agent.errors import BudgetExhausted, CloudRefused, NotFound, PrivacyFailed, StorageFull
-from agent.escalation.outbox import Case
+from agent.escalation.cases import Case
 from agent.escalation.reach import Reach, reach
 from agent.messages import CloudDelta, CloudReply, Deferred, Inquiry
 from tests.simulators.faulty_cloud import (

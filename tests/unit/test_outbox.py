@@ -12,7 +12,8 @@ import pytest
 
 from agent.config import Escalation
 from agent.errors import NotFound, StorageFailed, StorageFull
-from agent.escalation.outbox import KEEP_S, Notices, Outbox
+from agent.escalation.cases import Notices
+from agent.escalation.outbox import KEEP_S, Outbox
 from agent.escalation.request import build, finder
 from agent.escalation.store import Store
 from agent.messages import Inquiry, Quote
