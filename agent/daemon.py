@@ -192,6 +192,7 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
         beyond = await stack.enter_async_context(reach(config, state))
         dependencies = Dependencies(
             pack=lambda: understanding.pack,
+            min_confidence=config.assistant.min_confidence,
             embedding=lambda: installation.embedding(config.models.embedding),
             ranker=lambda: installation.ranker(config.models.ranker),
             text=lambda: installation.slm(config.models.text),

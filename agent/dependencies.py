@@ -1,7 +1,8 @@
 """What a route's score depends on, each by its SHA-256, as it is loaded now: certificates are bound to it (L2).
 
     score       the meaning of the features (certificate.SCORE_VERSION)
-    intents     the intent pack in use: it decides which questions reach the documents, too
+    intents     the intent pack in use and assistant.min_confidence, from which on a text is taken for one of them: they
+                decide which questions reach the documents, too
     embedding   the embedding model's files
     ranker      the ranking model's files, retrieval the settings and weights that choose quotes
     text        the SLM's files (a quantization is other files), prompt what it is asked, with its sampling
@@ -18,6 +19,7 @@ from functools import lru_cache
 
 from agent import prompts
 from agent.confidence.certificate import SCORE_VERSION
+from agent.config import Assistant as AssistantConfig
 from agent.config import RouteName
 from agent.errors import StorageFailed
 from agent.gathering import ANSWER_TOKENS
@@ -32,8 +34,17 @@ NONE = "none"
 class Dependencies:
     """Called with a route: what it depends on now. The arguments look the parts up at every call."""
 
-    def __init__(self, *, pack: Callable[[], IntentPack | None], embedding: Model, ranker: Model, text: Model) -> None:
+    def __init__(
+        self,
+        *,
+        pack: Callable[[], IntentPack | None],
+        embedding: Model,
+        ranker: Model,
+        text: Model,
+        min_confidence: float = AssistantConfig().min_confidence,
+    ) -> None:
         self._pack = pack
+        self._min_confidence = min_confidence
         self._embedding = embedding
         self._ranker = ranker
         self._text = text
@@ -42,7 +53,7 @@ class Dependencies:
         pack = self._pack()
         found = {
             "score": _digest(SCORE_VERSION),
-            "intents": pack.sha256 if pack is not None else NONE,
+            "intents": _digest(f"{pack.sha256} {self._min_confidence:g}") if pack is not None else NONE,
             "embedding": identity(self._embedding()),
         }
         if route == "intent":

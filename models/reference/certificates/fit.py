@@ -77,13 +77,14 @@ def main() -> None:
 
 def loaded(state: Path) -> dict[RouteName, Mapping[str, str]]:
     """What the certificates depend on, as a device with these models sees it."""
-    installation, models = Installation.open(state), Config().models
+    installation, config = Installation.open(state), Config()
     pack = parse_pack((DEMO / "intents.toml").read_text(encoding="utf-8"))
     now = Dependencies(
         pack=lambda: pack,
-        embedding=lambda: installation.embedding(models.embedding),
-        ranker=lambda: installation.ranker(models.ranker),
-        text=lambda: installation.slm(models.text),
+        min_confidence=config.assistant.min_confidence,
+        embedding=lambda: installation.embedding(config.models.embedding),
+        ranker=lambda: installation.ranker(config.models.ranker),
+        text=lambda: installation.slm(config.models.text),
     )
     return {route: dict(now(route)) for route in ROUTES}
 
