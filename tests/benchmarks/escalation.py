@@ -182,13 +182,13 @@ async def mqtt(folder: Path, endpoint: Endpoint, pairs: int) -> None:
                 messages = (ChatMessage("system", "Answer briefly."), ChatMessage("user", QUESTION))
                 return CloudRequest(uuid.uuid4().hex, "event", messages, TOKENS, time.time() + 600)
 
-            async def direct() -> None:
-                await post(connection, target.url, body(request(), TINY, Dialect()))
+            async def direct(asked: CloudRequest) -> None:
+                await post(connection, target.url, body(asked, TINY, Dialect()))
 
-            async def ours() -> None:
-                await replied(path.ask(request(), deadline_s=60))
+            async def ours(asked: CloudRequest) -> None:
+                await replied(path.ask(asked, deadline_s=60))
 
-            print((await paired(direct, ours, pairs)).line("path mqtt", 15))
+            print((await paired(request, direct, request, ours, pairs)).line("path mqtt", 15))
 
 
 async def post(connection: httpx.AsyncClient, url: str, content: bytes) -> None:
