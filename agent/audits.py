@@ -27,13 +27,14 @@ from typing import Any, Final, Literal, Protocol, cast
 
 from pydantic import TypeAdapter
 
-from agent.confidence.certificate import ROUTES, Certificate, Standing
+from agent.confidence.certificate import ROUTES, Standing
 from agent.confidence.live import Judge, LiveRisk, Sequence, Source
 from agent.config import Promise, Risk, RouteName
+from agent.drifting import Drifting
 from agent.errors import BudgetExhausted, CloudRefused, CloudUnavailable, PrivacyFailed, StorageFailed, StorageFull
 from agent.messages import Answer, CloudReply, Evidence, Inquiry
 from agent.prompts import is_refusal
-from agent.telemetry.drift import Drift, Window
+from agent.telemetry.drift import Drift
 from agent.telemetry.journal import Event, Journal, Rating
 from agent.telemetry.labels import Example, Labels, Waiting
 from agent.telemetry.metrics import Metrics
@@ -150,15 +151,13 @@ class Audits:
         self._busy = busy
         self._clock = clock
         self._states: dict[str, dict[str, Any]] = {}
-        self._windows: dict[str, Window] = {}
-        self._kept_windows: dict[str, bytes] = {}
-        self._stale: set[str] = set()
+        self._drifting = Drifting(labels, metrics, self._standing)
         self._counting = asyncio.Lock()
 
     async def open(self) -> None:
         """Take up what is on the disk. Raises StorageFailed, StorageFull."""
         self._states = await self._labels.sequences()
-        self._kept_windows = await self._labels.windows()
+        await self._drifting.open()
         for state in self._states.values():
             self._show(state["route"], self._sequence(state).risk())
         if self._cloud is None or self._cloud.allowed() == "escalation_disabled":
@@ -168,7 +167,10 @@ class Audits:
 
     async def saw(self, seen: Seen) -> None:
         """Take note of an answer. Raises StorageFull, StorageFailed: then it has no part in what is watched."""
-        self._watch_scores(seen)
+        features: dict[str, Mapping[str, float]] = {
+            held.evidence.route: held.evidence.features for held in seen.candidates
+        }
+        self._drifting.saw(features, searched=seen.answer.retrieval != "none")
         answer, event_id = seen.answer, seen.answer.event_id
         if answer.answer_kind == "cloud":
             await self._learn_from_escalation(seen)
@@ -248,13 +250,13 @@ class Audits:
                 try:
                     if pauses % _WINDOW_PAUSES == 1:
                         await self.enforce()
-                        await self._keep_windows()
+                        await self._drifting.keep()
                     if quiet >= _QUIET_PAUSES:
                         await self.audit()
                 except (StorageFull, StorageFailed) as error:  # tried again in a moment; the daemon goes on
                     _log.warning("live risk: %s", error)
         finally:
-            await self._keep_windows()
+            await self._drifting.keep()
 
     async def audit(self) -> Outcome | None:
         """Audit the next waiting answer; None where there is none, or nothing may be asked now. Raises StorageFull,
@@ -378,40 +380,6 @@ class Audits:
         if risk.estimate is not None:
             self._metrics.live_risk["estimate"].labels(route).set(risk.estimate)
 
-    # ------------------------------------------------------------ drift
-
-    def _watch_scores(self, seen: Seen) -> None:
-        """The confidence of every route that the question reached, 0 where it had no answer to give."""
-        features = {c.evidence.route: c.evidence.features for c in seen.candidates}
-        reached = ("intent",) if "intent" in features else AUDITED if seen.answer.retrieval != "none" else ()
-        for route in reached:
-            certificate = self._standing(cast(RouteName, route)).certificate
-            if certificate is None or len(certificate.scores) < 3:
-                continue
-            gate = certificate.gate
-            if gate and gate.route in features and gate.score(features[gate.route]) >= gate.below:
-                continue  # not a question of those that the certificate is about
-            own = features.get(cast(RouteName, route))
-            id = certificate.id  # the hash of all that it says: once is enough
-            self._window(id, certificate).add(certificate.score(own) if own is not None else 0.0)
-            self._stale.add(id)
-
-    def _window(self, id: str, certificate: Certificate) -> Window:
-        if id not in self._windows:
-            self._windows[id] = Window(certificate.scores, certificate.n, self._kept_windows.get(id, b""))
-        return self._windows[id]
-
-    async def _keep_windows(self) -> None:
-        while self._stale:
-            id = next(iter(self._stale))
-            drift = self._windows[id].drift()
-            route = id.partition("-")[0]
-            if drift.psi is not None and drift.kl is not None:
-                self._metrics.drift["psi"].labels(route).set(drift.psi)
-                self._metrics.drift["kl_nats"].labels(route).set(drift.kl)
-            await self._labels.keep_window(id, self._windows[id].kept())
-            self._stale.discard(id)
-
     # ------------------------------------------------------------ what others read
 
     def notes(self) -> list[str]:
@@ -421,10 +389,7 @@ class Audits:
             standing = self._standing(route)
             if standing.reason == "certificate_revoked":
                 notes.append(f"the certificate of the route {route} is revoked: {standing.detail}")
-            elif (
-                standing.certificate is not None
-                and self._window(standing.certificate.id, standing.certificate).drift().warning
-            ):
+            elif standing.certificate is not None and self._drifting.of(standing.certificate).warning:
                 notes.append(f"the confidences of the route {route} have drifted from those it was calibrated on")
         return notes
 
@@ -457,7 +422,7 @@ class Audits:
                 delta=state["delta"],
                 risk=self._sequence(state).risk(),
                 revoked=standing.detail if held is None and state["certificate"] else None,
-                drift=self._window(held.id, held).drift() if held and state["certificate"] == held.id else None,
+                drift=self._drifting.of(held) if held and state["certificate"] == held.id else None,
             )
             for state in watched.values()
         ]

@@ -43,7 +43,7 @@ class Window:
 
     def __init__(self, deciles: Sequence[float], n: int, kept: bytes = b"") -> None:
         ordered = sorted(deciles)
-        steps = len(ordered) - 1
+        steps = max(1, len(ordered) - 1)
         below = {value: place / steps for place, value in enumerate(ordered)}  # the last place of equal ones
         self._edges = [value for value, share in below.items() if 0.0 < share < 1.0]
         bounds = [0.0, *(below[edge] for edge in self._edges), 1.0]
