@@ -112,7 +112,11 @@ class Outbox:
 
     async def hasten(self) -> None:
         """A line is there again: all that waits is due now."""
-        await self._store.execute("UPDATE inquiry SET next_try = 0 WHERE state = 'waiting'")
+        now = self._clock()  # not past it: the clock may have been ahead when a question was taken
+        await self._store.execute(
+            "UPDATE inquiry SET next_try = min(asked_at, ?) WHERE state = 'waiting' AND next_try > min(asked_at, ?)",
+            now, now,
+        )  # fmt: skip
         self.stir()
 
     async def settle(
@@ -314,10 +318,10 @@ class Outbox:
         now = self._clock()
         db.execute(
             "INSERT INTO inquiry (event_id, state, reason, session, language, collection, personal, question, passages,"
-            " asked_at, changed_at, expires_at, priority, request, restore, bytes)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " asked_at, changed_at, next_try, expires_at, priority, request, restore, bytes)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (inquiry.event_id, row.state, row.reason, inquiry.session, inquiry.language, inquiry.collection,
-             row.personal, inquiry.text, passages_of(inquiry.passages), now, now, row.expires_at, row.priority,
+             row.personal, inquiry.text, passages_of(inquiry.passages), now, now, now, row.expires_at, row.priority,
              row.request, row.restore, row.size),
         )  # fmt: skip
         return True
