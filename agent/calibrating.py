@@ -297,16 +297,21 @@ def conclude_intents(
     min_confidence: float = 0.0,
 ) -> list[Outcome]:
     """The outcome of the intent route. Blocking; see agent/confidence/calibration.py. An intent of which the pipeline
-    makes nothing, because its provisional confidence is under ``min_confidence``, is never served."""
+    makes nothing, because its provisional confidence is under ``min_confidence``, is learnt from and never served."""
+    import numpy as np
+
     from agent.confidence import calibration
 
-    samples = [
-        sample if provisional.confidence("intent", sample.features) >= min_confidence else replace(sample, features={})
-        for sample in (_sample(one, "intent") for one in evidence)
-    ]
-    tune, held = calibration.split(samples)
+    def taken(sample: Sample) -> bool:
+        return provisional.confidence("intent", sample.features) >= min_confidence
+
+    tune, held = calibration.split([_sample(one, "intent") for one in evidence])
     prior = calibration.Prior(0.0, {"logit:in_scope": 1.0, "logit:probability": 1.0, "margin": 0.0})
     tuned = calibration.fit(tune, prior)
+    if tuned is not None:
+        served = np.array([taken(sample) for sample in tune], bool)
+        tuned = calibration.Tuned(tuned.score, np.where(served, tuned.confidence, 0.0), tuned.right & served)
+    held = [sample if taken(sample) else replace(sample, features={}) for sample in held]
     return [_outcome("intent", tuned, held, risk, depends_on, data)]
 
 

@@ -51,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embedding", type=Path, required=True)
     parser.add_argument("--evidence", type=Path, help="file that keeps the evidence")
+    parser.add_argument("--only", choices=tuple(FILES), help="leave the other certificates as they are")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
@@ -58,13 +59,15 @@ def main() -> None:
         subprocess.run([*pull, "--state", str(state)], check=True, env=clean_environment(), cwd=ROOT)
         depends_on = loaded(state)
         kept = recall(given.evidence, depends_on)
-        if missing := [what for what in FILES if what not in kept]:
+        wanted = [given.only] if given.only else list(FILES)
+        if missing := [what for what in wanted if what not in kept]:
             kept |= collect(state, missing, depends_on)
     if given.evidence:
         given.evidence.write_text(json.dumps(kept), encoding="utf-8")
-    outcomes = [outcome for epsilon in PROMISES for outcome in conclude(kept, depends_on, epsilon)]
-    for path in HERE.glob("*-e*.json"):
-        path.unlink()
+    outcomes = [out for epsilon in PROMISES for what in wanted for out in conclude(what, kept, depends_on, epsilon)]
+    for route in {outcome.route for outcome in outcomes}:
+        for path in HERE.glob(f"{route}-e*.json"):
+            path.unlink()
     for outcome in outcomes:
         if outcome.certificate is not None:
             (HERE / f"{outcome.route}-e{outcome.epsilon * 100:.0f}.json").write_bytes(dump(outcome.certificate))
@@ -72,7 +75,7 @@ def main() -> None:
         print(f"{outcome.route}, epsilon {outcome.epsilon:g}: {outcome.reason}; {facts}")
     for epsilon in PROMISES:
         page = report.page([o for o in outcomes if o.epsilon == epsilon], time.strftime("%d %B %Y"))
-        (HERE / f"report-e{epsilon * 100:.0f}.html").write_text(page, encoding="utf-8")
+        (HERE / f"report-{given.only or 'all'}-e{epsilon * 100:.0f}.html").write_text(page, encoding="utf-8")
 
 
 def loaded(state: Path) -> dict[RouteName, Mapping[str, str]]:
@@ -124,16 +127,14 @@ def digest(what: str) -> str:
 
 
 def conclude(
-    kept: Mapping[str, Any], depends_on: Mapping[RouteName, Mapping[str, str]], epsilon: float
+    what: str, kept: Mapping[str, Any], depends_on: Mapping[RouteName, Mapping[str, str]], epsilon: float
 ) -> list[Outcome]:
     risk = Risk(epsilon=epsilon, delta=DELTA)
-    evidence = {what: [_evidence(one) for one in kept[what]["evidence"]] for what in FILES}
-    data = {what: {"name": NAMES[what], "sha256": digest(what)} for what in FILES}
-    least = Config().assistant.min_confidence
-    return [
-        *conclude_intents(evidence["intents"], risk, depends_on["intent"], data["intents"], least),
-        *conclude_answers(evidence["answers"], risk, depends_on, data["answers"]),
-    ]
+    evidence = [_evidence(one) for one in kept[what]["evidence"]]
+    data = {"name": NAMES[what], "sha256": digest(what)}
+    if what == "answers":
+        return conclude_answers(evidence, risk, depends_on, data)
+    return conclude_intents(evidence, risk, depends_on["intent"], data, Config().assistant.min_confidence)
 
 
 def _evidence(data: Mapping[str, Any]) -> Evidence:
