@@ -38,6 +38,7 @@ async def serving(daemon: Services) -> JsonObject:
     counts: dict[str, int] = {}
     for (decision, _), count in (await daemon.journal.decisions(time.time() - _DAY_S)).items():
         counts[decision] = counts.get(decision, 0) + count
+    counts.pop("revoked", None)  # of a certificate, not of a question
     total = sum(counts.values())
     local = counts.get("local", 0) + counts.get("action", 0)
     escalated = counts.get("escalated", 0) + counts.get("deferred", 0)

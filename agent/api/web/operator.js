@@ -108,7 +108,7 @@ function showNotes(status) {
 }
 
 function showFigures({ queue, latency_ms: latency, decisions, escalation }) {
-  const total = decisions.reduce((sum, { count }) => sum + count, 0);
+  const total = decisions.reduce((sum, { decision, count }) => (decision === "revoked" ? sum : sum + count), 0);
   const here = decisions
     .filter(({ decision }) => decision === "local" || decision === "action")
     .reduce((sum, { count }) => sum + count, 0);
