@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import signal
 import sys
@@ -52,6 +53,8 @@ def gateway(
         port = int(given)
     if not host:
         raise ConfigError("a gateway needs a broker", remedy="Set mqtt.host in the configuration, or give --broker.")
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name):
+        raise typer.BadParameter(f"{name!r} is not of a-z, 0-9 and -", param_hint="--name")
     own = {"name": name, "concurrency": concurrency, "metrics_port": metrics_port}
     settings = settings.model_copy(
         update={
