@@ -250,9 +250,8 @@ class Assistant:
     ) -> AsyncGenerator[Piece | Answer, None]:
         """The cloud's words as they come, then the answer as it is now."""
         started = time.perf_counter()
-        decision = verdict.route.decision
-        wait_s = 0.0 if decision.kind == "deferred" else self._facts(work).left_s
-        async with aclosing(asked(escalator, self._inquiry(work, wait_s), decision)) as events:
+        wait_s = 0.0 if verdict.route.decision.kind == "deferred" else self._facts(work).left_s
+        async with aclosing(asked(escalator, self._inquiry(work, wait_s), verdict.route)) as events:
             async for event in events:
                 if isinstance(event, Outcome):
                     work.timings["escalate"] = since(started)

@@ -170,11 +170,11 @@ class Outcome:
     unasked: bool = False
 
 
-async def asked(escalator: Escalator, inquiry: Inquiry, decision: Decision) -> AsyncGenerator[Piece | Outcome, None]:
+async def asked(escalator: Escalator, inquiry: Inquiry, route: Route) -> AsyncGenerator[Piece | Outcome, None]:
     """The cloud's words as they come, then one Outcome.
 
-    ``decision`` is routing's: its reason stays with a reply; where it was to defer its reason stays, too. Whatever goes
-    wrong hands the question over to a person, with the error's code as the reason.
+    With a reply the reason is why the device did not answer, also where the question was to be deferred (a reply that
+    was kept needs no line). Whatever goes wrong hands the question over to a person, with the error's code as reason.
     """
     ended: CloudReply | Deferred | None = None
     try:
@@ -189,8 +189,8 @@ async def asked(escalator: Escalator, inquiry: Inquiry, decision: Decision) -> A
         yield Outcome(Decision("handoff", error.code), note=f"no answer of the cloud: {error.message}", unasked=unasked)
         return
     if isinstance(ended, CloudReply):
-        yield Outcome(Decision("escalated", decision.reason), ended)
+        yield Outcome(Decision("escalated", route.cause or route.decision.reason), ended)
         return
     assert ended is not None, "an escalator ends with a reply or a deferral"
-    reason = decision.reason if decision.kind == "deferred" else ended.reason
+    reason = route.decision.reason if route.decision.kind == "deferred" else ended.reason
     yield Outcome(Decision("deferred", reason))

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_d
 from tests.simulators.faulty_cloud import ANSWER, FaultyCloud, declines, event, says
 
 UNKNOWN = "How deep is the harbour basin at low tide?"
+_numbers = count(1)
 KNOWN = "Where are the umbrellas?"
 DOCUMENT = {"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}
 PRICE_IN, PRICE_OUT = 1000.0, 2000.0
@@ -83,8 +85,13 @@ def device(tmp_path_factory: pytest.TempPathFactory, cloud: RunningDaemon) -> It
         yield running
 
 
-def ask(daemon: RunningDaemon, question: str = UNKNOWN, **options: Any) -> dict[str, Any]:
-    body = {"model": "outpost", "messages": [{"role": "user", "content": question}], "outpost": options}
+def unknown() -> str:
+    """A question that nobody has asked yet, so that no answer is kept for it."""
+    return f"How deep is harbour basin {next(_numbers)} at low tide?"
+
+
+def ask(daemon: RunningDaemon, question: str = "", **options: Any) -> dict[str, Any]:
+    body = {"model": "outpost", "messages": [{"role": "user", "content": question or unknown()}], "outpost": options}
     with daemon.client() as client:
         reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
     return {"text": reply["choices"][0]["message"]["content"], **reply["outpost"]}
@@ -137,7 +144,7 @@ def test_what_the_device_knows_it_answers_and_the_rest_the_cloud(device: Running
 
 
 def test_the_clouds_words_stream_once_the_decision_is_made_and_stay(device: RunningDaemon) -> None:
-    body = {"model": "outpost", "stream": True, "messages": [{"role": "user", "content": UNKNOWN}]}
+    body = {"model": "outpost", "stream": True, "messages": [{"role": "user", "content": unknown()}]}
     stages: list[str] = []
     pieces: list[str] = []
     about: dict[str, Any] = {}
@@ -160,6 +167,17 @@ def test_the_clouds_words_stream_once_the_decision_is_made_and_stay(device: Runn
     with device.client() as client:
         kept = client.get(f"/v1/events/{about['event_id']}").json()
     assert kept["answer"]["text"] == "".join(pieces), "what was shown is what is kept"
+
+
+def test_the_same_question_is_not_sent_twice(device: RunningDaemon, cloud: RunningDaemon) -> None:
+    question = unknown()
+    first, before = ask(device, question), asked_of(cloud)
+    again = ask(device, question)
+    assert (again["decision"], again["reason"], again["text"]) == ("escalated", first["reason"], first["text"])
+    assert (first["cloud"]["cached"], again["cloud"]["cached"]) == (False, True)
+    late = ask(device, question, deadline_s=0.5)
+    assert (late["decision"], late["reason"]) == ("escalated", first["reason"]), "what is kept needs no waiting"
+    assert asked_of(cloud) == before
 
 
 def test_who_cannot_wait_for_a_cloud_gets_the_answer_later(device: RunningDaemon) -> None:
@@ -307,7 +325,7 @@ async def test_words_that_were_shown_stay_when_the_cloud_breaks_off_and_a_refusa
 
 async def stream(device: RunningDaemon) -> tuple[str, dict[str, Any]]:
     """What a visitor is shown, and the `outpost` object at the end."""
-    body = {"model": "outpost", "stream": True, "messages": [{"role": "user", "content": UNKNOWN}]}
+    body = {"model": "outpost", "stream": True, "messages": [{"role": "user", "content": unknown()}]}
     shown, about = "", {}
     async with (
         httpx.AsyncClient(base_url=device.url, timeout=60, trust_env=False) as client,
