@@ -38,7 +38,7 @@ async def event(id: str, request: Request, daemon: Daemon, wait: Wait = 0.0, see
     if "text/event-stream" in request.headers.get("accept", ""):
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(_stream(id, daemon), media_type="text/event-stream", headers=headers)
-    if wait > 0 and first["state"] not in (None, "answered", "expired"):
+    if wait > 0 and first["state"] not in (None, "answered", "expired") and not daemon.admission.closed:
         await unless_gone(request.receive, daemon.reach.outbox.watch(id, wait, seen))
         first = await _told(id, daemon)
     return JSONResponse(first, headers={"cache-control": "no-store"})
