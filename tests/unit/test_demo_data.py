@@ -19,7 +19,8 @@ DEV = REFERENCE / "natural-dev"
 DOCUMENTS = sorted((DEMO / "documents").glob("*.md"))
 PAGES = sorted((DEV / "pages").glob("*.md"))
 PACK = tomllib.loads((DEMO / "intents.toml").read_text(encoding="utf-8"))
-QUESTIONS = tomllib.loads((DEMO / "questions.toml").read_text(encoding="utf-8"))["questions"]
+ASKED = tomllib.loads((DEMO / "questions.toml").read_text(encoding="utf-8"))
+QUESTIONS, ESCALATED = ASKED["questions"], ASKED["escalated"]
 DEV_QUESTIONS = [
     json.loads(line)
     for file in sorted(DEV.glob("questions*.jsonl"))
@@ -148,10 +149,15 @@ def test_demo_questions() -> None:
     assert {"quote", "action", "handoff"} <= {question["expect"] for question in QUESTIONS}
 
 
+def test_one_question_for_each_path_to_the_cloud() -> None:
+    assert [set(question) for question in ESCALATED] == [{"text", "path"}] * 2
+    assert [question["path"] for question in ESCALATED] == ["https", "mqtt"]
+
+
 def test_demo_questions_are_not_training_sentences() -> None:
     known = {same(sentence) for intent in PACK["intents"] for sentence in intent["examples"]}
     known |= {same(sentence) for sentence in PACK["out_of_scope"]}
-    assert [question["text"] for question in QUESTIONS if same(question["text"]) in known] == []
+    assert [question["text"] for question in [*QUESTIONS, *ESCALATED] if same(question["text"]) in known] == []
 
 
 # natural-dev
