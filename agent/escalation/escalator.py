@@ -223,13 +223,15 @@ class Escalator:
             try:
                 await self._tidy()
                 if stale:
+                    await self._outbox.expire()
                     self.outbox_seen, looked_at = await self._outbox.status(), time.monotonic()
                 online = self.online()
                 if online and not was_online:
                     await self._outbox.hasten()
                     width, failures, rest_until = 1, 0, 0.0
                 was_online = online
-                if online and time.monotonic() >= rest_until and self.allowed() is None:
+                waits = self.outbox_seen is None or self.outbox_seen.waiting > 0
+                if waits and online and time.monotonic() >= rest_until and self.allowed() is None:
                     sent = await self._deliver_some(width)
                     if sent == "failed":
                         width, failures, rest_until = 1, failures + 1, time.monotonic() + backoff(failures, 60.0)
@@ -238,7 +240,7 @@ class Escalator:
                         continue
             except (StorageFull, StorageFailed) as error:
                 _log.warning("the outbox cannot be worked on: %s", error)
-            await set_within(changed, _TICK_S)
+            await set_within(changed, _TICK_S if self._paths else _LOOK_S)
 
     async def _tidy(self) -> None:
         while self._abandoned:
@@ -248,7 +250,6 @@ class Escalator:
             inquiry, reply = self._learnt.pop()
             if self._cache is not None:
                 await self._cache.keep(inquiry, reply)
-        await self._outbox.expire()
 
     async def _deliver_some(self, width: int) -> str:
         """``nothing`` was due, all were ``answered`` (or refused), or some ``failed``."""

@@ -157,10 +157,10 @@ async def test_a_refusal_goes_to_a_person(cloud: FaultyCloud, tmp_path: Path) ->
 
 async def test_an_asker_who_leaves_takes_the_question_back(cloud: FaultyCloud, tmp_path: Path) -> None:
     cloud.faults.append(hangs_before_headers)
-    async with running(config(cloud.url), tmp_path) as parts:
+    async with running(config(cloud.url, total_s=60.0), tmp_path) as parts:
         asking = asyncio.create_task(asked(parts, Inquiry("evt-1", NAME)))
         await cloud.has_been_asked(1)
-        watching = asyncio.create_task(parts.outbox.watch("evt-1", 10.0))
+        watching = asyncio.create_task(parts.outbox.watch("evt-1", 30.0))
         await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(NotFound):
