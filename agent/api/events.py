@@ -121,7 +121,7 @@ async def answer(id: str, body: HandoffAnswer, request: Request, daemon: Daemon)
         raise InvalidRequest("the answer is empty", param="text")
     if not await daemon.reach.outbox.settle(id, body.text.strip(), "person", body.by):
         case = await daemon.reach.outbox.get(id)
-        raise Conflict(f"the question {id!r} is {case.state}: an answer of the {case.answer_kind or 'nobody'} counts")
+        raise Conflict(f"the question {id!r} is {case.state} already", remedy="Its asker was told so.")
     if body.learn:
         await attended(request, _learn(id, daemon), daemon)
     return JSONResponse(_handoff(await daemon.reach.outbox.get(id), time.time()))
