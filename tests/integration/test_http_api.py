@@ -411,7 +411,8 @@ def test_under_the_policy_certified_nothing_is_served_without_a_certificate(tmp_
         documents = [{"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}]
         client.post("/v1/knowledge/default/documents", json={"documents": documents}).raise_for_status()
         answer = ask(client, "Where are the umbrellas?")
-        assert (answer["decision"], answer["reason"]) == ("handoff", "no_certificate")
+        # the certificate that ships is for the reference models, and this device runs without them
+        assert (answer["decision"], answer["reason"]) == ("handoff", "certificate_void")
         assert answer["sources"] == []
 
 
