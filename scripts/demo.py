@@ -76,7 +76,7 @@ def main() -> None:
             url = serve(DEVICE, STATE, *(["--cloud"] if given.cloud else []), port=PORT, settings=promise())
             keep = True
     finally:
-        for name in (BROKER, GATEWAY, CLOUD, *([] if keep else [DEVICE])):
+        for name in (GATEWAY, BROKER, CLOUD, *([] if keep else [DEVICE])):
             end(name)
     if keep:
         say(f"\nThe daemon goes on: open {url}/ in a browser (operator's page: {url}/operator).")
@@ -148,10 +148,15 @@ def surest(answers: list[dict[str, Any]]) -> str:
 
 
 def promise() -> dict[str, str]:
-    """The strictest promise that the shipped certificates keep; the operator's own word takes its place."""
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in CERTIFICATES.glob("*.json")]
-    epsilon = min((one["epsilon"] for one in kept if one["route"] != "intent"), default=0.05)
-    return {} if "OUTPOST_RISK__EPSILON" in os.environ else {"OUTPOST_RISK__EPSILON": str(epsilon)}
+    """The strictest promise that a shipped certificate keeps, route by route; the operator's own takes its place."""
+    kept: dict[str, float] = {}
+    for path in CERTIFICATES.glob("*.json"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        kept[found["route"]] = min(found["epsilon"], kept.get(found["route"], 1.0))
+    if not kept or any(name.startswith("OUTPOST_RISK__") for name in os.environ):
+        return {}
+    routes = ", ".join(f"{route} = {{epsilon = {epsilon}}}" for route, epsilon in kept.items())
+    return {"OUTPOST_RISK__ROUTES": f"{{{routes}}}"}
 
 
 def tell_promise(url: str) -> None:
@@ -314,7 +319,7 @@ def status(url: str) -> dict[str, Any]:
 
 
 def stop_earlier() -> None:
-    for name in (BROKER, GATEWAY, CLOUD, DEVICE):
+    for name in (GATEWAY, BROKER, CLOUD, DEVICE):
         if end(name):
             say(f"Stopped the {name} of an earlier run.")
 

@@ -23,6 +23,7 @@ OUTPOST = [sys.executable, "-m", "agent"]
 READY_S = 60.0
 STOP_S = 20.0
 T = TypeVar("T")
+_started: dict[str, subprocess.Popen[bytes]] = {}
 
 
 def serve(name: str, state: Path, *arguments: str, port: int = 0, settings: Mapping[str, str]) -> str:
@@ -48,6 +49,7 @@ def spawn(name: str, command: list[str], settings: Mapping[str, str]) -> None:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd=ROOT, env=env
         )
+    _started[name] = process
     (STATE / f"{name}.pid").write_text(str(process.pid), encoding="ascii")
 
 
@@ -57,7 +59,7 @@ def wait_until(found: Callable[[], T | None], name: str, otherwise: str) -> T:
     while time.monotonic() < deadline:
         if value := found():
             return value
-        if not is_running(name):
+        if name in _started and _started[name].poll() is not None:
             fail(f"the {name} ended: {log_of(name).strip()[-1000:]}")
         time.sleep(0.05)
     return fail(f"the {name} {otherwise} within {READY_S:.0f} s; its log is {STATE / name}.log")
@@ -69,40 +71,29 @@ def log_of(name: str) -> str:
 
 def end(name: str) -> bool:
     """SIGTERM, and SIGKILL where that is not enough in time; whether it ran."""
-    file = STATE / f"{name}.pid"
-    pid = pid_of(name)
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + STOP_S
-            while time.monotonic() < deadline:
-                reap(pid)
-                os.kill(pid, 0)
-                time.sleep(0.05)
-            os.kill(pid, signal.SIGKILL)
-            reap(pid)
-    file.unlink(missing_ok=True)
-    return pid is not None
+    process = _started.pop(name, None)
+    pid = earlier(name) if process is None else process.pid
+    (STATE / f"{name}.pid").unlink(missing_ok=True)
+    if pid is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_S
+        while time.monotonic() < deadline:
+            if process is not None and process.poll() is not None:
+                return True
+            os.kill(pid, 0)
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+    return True
 
 
-def is_running(name: str) -> bool:
-    pid = pid_of(name)
-    if pid is not None:
-        reap(pid)
-    return pid_of(name) is not None
-
-
-def pid_of(name: str) -> int | None:
-    """The process that this demo or an earlier one started under that name, where it is still there."""
+def earlier(name: str) -> int | None:
+    """The process that an earlier run left under that name, where it is still there."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         pid = int((STATE / f"{name}.pid").read_text(encoding="ascii"))
         return pid if str(STATE) in command_line(pid) else None
     return None
-
-
-def reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 def command_line(pid: int) -> str:
