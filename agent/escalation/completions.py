@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from agent.messages import ChatMessage, CloudRequest, Usage
 
@@ -186,7 +186,7 @@ def _usage(found: object) -> Usage | None:
     return Usage(prompt, completion, kept)
 
 
-def _are_counts(values: Iterable[object]) -> bool:
+def _are_counts(values: Sequence[object]) -> TypeGuard[Sequence[int]]:
     return all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_USAGE for value in values)
 
 
