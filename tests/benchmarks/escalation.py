@@ -176,7 +176,7 @@ class AtOnce:
 
 
 async def mqtt_alone(folder: Path, count: int) -> None:
-    with running_broker(folder / "alone", Authority.make(folder / "authority")) as broker:
+    with running_broker(folder / "alone", Authority.make(folder / "alone-authority")) as broker:
         link = MqttLink(broker.settings("hall/kiosk"), client_id="kiosk", prefix="outpost/hall/kiosk")
         far = MqttLink(broker.settings("gateway"), client_id="gateway", prefix="outpost-gateway/here")
         gateway = Gateway(
