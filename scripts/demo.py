@@ -1,8 +1,8 @@
 """The demo behind scripts/demo: a daemon on the project's own documents, ten questions and what was decided; then the
 same device under the policy `certified`, which asks a cloud by HTTPS and by MQTT.
 
-Cloud, broker and gateway are processes of this machine, started and ended here: another Outpost serves its reference
-SLM as any cloud serves a model, mosquitto is the broker. With --cloud the cloud is the one that OPENAI_BASE_URL names.
+Cloud, broker and gateway are processes of this machine, started and ended here: another Outpost, which has one page
+more, is asked as any cloud is; mosquitto is the broker. With --cloud the cloud is the one that OPENAI_BASE_URL names.
 Everything lies in .venv/demo. Uses the public doors only: the `outpost` command and the HTTP API.
 """
 
@@ -20,6 +20,7 @@ import time
 import tomllib
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -40,7 +41,14 @@ from demo_processes import (
 DEMO = ROOT / "models" / "reference" / "demo"
 CERTIFICATES = ROOT / "models" / "reference" / "certificates"
 EMBEDDING = "all-minilm-l6-v2"
-STAND_IN = "outpost-reference-slm"
+STAND_IN = {
+    "OUTPOST_ASSISTANT__POLICY": "best-effort",
+    "OUTPOST_ASSISTANT__MIN_CONFIDENCE": "0",
+    "OUTPOST_MODELS__EMBEDDING": "",
+    "OUTPOST_MODELS__RANKER": "",
+    "OUTPOST_MODELS__TEXT": "",
+}
+"""Another Outpost that serves what it finds, whatever that is, and needs no model to be there in a moment."""
 PORT = 8080
 LATER_S = 60.0
 """How long an answer that comes later may take."""
@@ -181,7 +189,9 @@ def ask_beyond(questions: list[dict[str, str]], known: str, *, as_json: bool, re
     """The same device under `certified`: what a certificate covers it answers, the rest the cloud, over each path."""
     end(DEVICE)
     upstream = {} if real else start_cloud()
-    where = os.environ.get("OPENAI_BASE_URL", "OpenAI") if real else "a stand-in on this machine, which knows little"
+    where = (
+        os.environ.get("OPENAI_BASE_URL", "OpenAI") if real else "a stand-in on this machine, which has one page more"
+    )
     for path in ("https", "mqtt"):
         settings = promise() | consent(path, upstream)
         if path == "mqtt":
@@ -208,7 +218,7 @@ def consent(path: str, upstream: dict[str, str]) -> dict[str, str]:
         "OUTPOST_ESCALATION__CACHE_HOURS": "0",  # asked anew in every run
         "OUTPOST_ESCALATION__PATHS": f'["{path}"]',
     }
-    return settings | ({"OUTPOST_ESCALATION__MAX_TOKENS": "48"} | upstream if upstream else {})
+    return settings | upstream
 
 
 def check_cloud() -> None:
@@ -223,13 +233,14 @@ def start_cloud() -> dict[str, str]:
     """Another Outpost as the cloud; the settings of those who ask it."""
     if os.environ.get("OPENAI_BASE_URL"):
         say("OPENAI_BASE_URL is set, but nothing is sent there without --cloud.")
-    bare = {"OUTPOST_MODELS__EMBEDDING": "", "OUTPOST_MODELS__RANKER": "", "OUTPOST_SERVER__PORT": "0"}
-    url = serve(CLOUD, STATE / CLOUD, settings=bare)
+    url = serve(CLOUD, STATE / CLOUD, settings=STAND_IN)
+    outpost("knowledge", "add", str(DEMO / "stand-in"), url=url, state=STATE / CLOUD)
     return {
         "OPENAI_BASE_URL": f"{url}/v1",
-        "OPENAI_MODEL": STAND_IN,
+        "OPENAI_MODEL": "outpost",
         "OPENAI_API_KEY": "unused",
-        "OUTPOST_ESCALATION__ENDPOINTS": f'[{{name = "stand-in", url = "{url}/v1", model = "{STAND_IN}"}}]',
+        "OUTPOST_ESCALATION__ENDPOINTS": f'[{{name = "stand-in", url = "{url}/v1", model = "outpost"}}]',
+        "OUTPOST_ESCALATION__PASSAGES": "0",  # it has its own
     }
 
 
@@ -298,9 +309,9 @@ def get_embedding_model() -> None:
         say("Going on without it: the daemon searches by keywords only, and every answer says so.")
 
 
-def outpost(*arguments: str, url: str | None = None) -> str:
+def outpost(*arguments: str, url: str | None = None, state: Path = STATE) -> str:
     """What the command says; told as it goes where it is for a daemon."""
-    command = [*OUTPOST, *arguments, *(["--url", url] if url else []), "--state", str(STATE)]
+    command = [*OUTPOST, *arguments, *(["--url", url] if url else []), "--state", str(state)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         fail(f"outpost {arguments[0]} {arguments[1]} failed: {(done.stderr or done.stdout).strip()}")

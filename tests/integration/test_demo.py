@@ -80,13 +80,12 @@ def test_it_answers_every_question_asks_the_cloud_and_ends() -> None:
         assert re.search(r"^[a-z, ]*quote[a-z, ]*: no certificate holds \(", done.stderr, re.MULTILINE)
         assert known["decision"] == "escalated"
         assert known["reason"].startswith(("no_certificate", "certificate_", "coverage_"))
-    for answer, path in ((by_https, "https"), (by_mqtt, "mqtt")):
+    for answer, path, said in ((by_https, "https", "France"), (by_mqtt, "mqtt", "boat club")):
         told = answer["later"] if answer["decision"] == "deferred" else answer["answer"]
-        assert told, answer
+        assert said in told, answer
         if answer["decision"] != "deferred":  # too late for the visitor on a busy machine
             assert answer["decision"] == "escalated"
             assert answer["cloud"]["path"] == path
-            assert answer["cloud"]["usage"]["completion_tokens"] > 0
     assert "Norwood" in by_mqtt["question"]
     left = re.search(r"^The last question left the device as: (.*)$", done.stderr, re.MULTILINE)
     assert left is not None

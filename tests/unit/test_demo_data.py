@@ -152,6 +152,11 @@ def test_demo_questions() -> None:
 def test_one_question_for_each_path_to_the_cloud() -> None:
     assert [set(question) for question in ESCALATED] == [{"text", "path"}] * 2
     assert [question["path"] for question in ESCALATED] == ["https", "mqtt"]
+    beyond = (DEMO / "stand-in" / "beyond-the-museum.md").read_text(encoding="utf-8")
+    pages = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    for word in ("World Cup", "rowing boats"):
+        assert word in beyond
+        assert word not in pages
 
 
 def test_demo_questions_are_not_training_sentences() -> None:
