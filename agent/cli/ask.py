@@ -114,7 +114,8 @@ def print_explanation(about: dict[str, Any]) -> None:
     for candidate in about["candidates"]:
         least = candidate["least_confidence"]
         needed = f"needs {least:.2f}" if least is not None else "cannot be served"
-        certificate = candidate["certificate"] or candidate["why_uncertified"]
+        id, why = candidate["certificate"], candidate["why_uncertified"]
+        certificate = f"certificate {id}" if id else f"uncertified ({why})"
         served = ", served" if candidate["served"] else ""
         line(f"{candidate['route']}: confidence {candidate['confidence']:.2f}, {needed}, {certificate}{served}")
         line(f"  {candidate['text'] or '(an action)'}", "dim")

@@ -26,7 +26,7 @@ _BESIDE = ("pages", "documents")
 _TEXT = (".md", ".markdown", ".txt")
 
 
-@app.command()
+@app.command(short_help="From labelled utterances.")
 def intents(
     data: Data,
     report_file: Annotated[Path | None, typer.Option("--report", help="Write the report here (HTML).")] = None,
@@ -41,7 +41,7 @@ def intents(
     _run("intents", {"rows": rows}, Daemon(url, state, operator=True), report_file, png, evidence, json)
 
 
-@app.command()
+@app.command(short_help="From labelled questions and their documents.")
 def answers(
     data: Annotated[list[Path] | None, typer.Option("--data", help="Labelled examples (JSON lines).")] = None,
     from_events: Annotated[
@@ -82,7 +82,7 @@ def answers(
     _run("answers", body, daemon, report_file, png, evidence, json)
 
 
-@app.command()
+@app.command(short_help="Export what audits and escalations taught.")
 def examples(
     out: Annotated[Path, typer.Option("--out", help="Write them here (JSON lines).")],
     url: Url = DEFAULT_URL,
@@ -94,7 +94,7 @@ def examples(
     console.print(f"{len(rows)} examples in {out}", markup=False)
 
 
-@app.command()
+@app.command(short_help="Trust a revoked certificate again.")
 def reinstate(certificate: str, url: Url = DEFAULT_URL, state: State = None) -> None:
     """Trust a revoked certificate again; its live evidence begins anew. A new calibration needs no such thing."""
     Daemon(url, state, operator=True).post(f"/admin/certificates/{quote(certificate, safe='')}/reinstate", {})

@@ -64,7 +64,8 @@ def _print_promise(found: dict[str, Any]) -> None:
     """What is promised, whether it is kept, who answers, and what the cloud may still cost today."""
     promise, serving, budget, way = found["promise"], found["serving"], found["budget"], found["escalation"]
     console.print(
-        f"promise: at most {promise['epsilon']:.1%} of local answers wrong, with {1 - promise['delta']:.0%} certainty"
+        f"promise: at most {promise['epsilon']:.1%} of the answers that a certificate covers are wrong, with"
+        f" {1 - promise['delta']:.0%} certainty"
     )
     for name, policy in promise["overrides"].items():
         console.print(f"  {name}: policy {policy}", markup=False)
