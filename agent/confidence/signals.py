@@ -31,7 +31,7 @@ generated (`generated`)
     span_rank        0 for the best quote, 0.5 for the second, ... of the quotes that hold it; 1 where none does
     numbers          share of the answer's numbers that stand in the quotes; 1 where it has none
     refused          1 for a refusal
-    retrieval_score, retrieval_lead, retrieval_similarity, retrieval_judged, ranking_agreement   of the best quote
+    retrieval_score, retrieval_lead, retrieval_similarity, ranking_agreement   of the best quote
 
 intent (`intent`)
     probability      of the intent, if the text is in scope at all

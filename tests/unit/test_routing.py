@@ -263,7 +263,7 @@ def test_a_generation_that_could_not_be_served_is_skipped(
 def test_what_is_skipped_could_not_have_been_served() -> None:
     """Whatever the SLM had said: a grid over its features, refusal or not, never turns a doomed question local."""
     given, skipped = circumstances(), 0
-    for similarity, rank in product((0.0, 0.2, 0.4, 0.6), (-0.5, 0.0, 0.5, 1.0)):
+    for similarity, rank in product((0.0, 0.2, 0.4, 0.6), (-0.5, 0.0, 0.5, 1.5)):
         quote = embedded(similarity, rank)
         if doomed(quote, given, {}) is None:
             continue

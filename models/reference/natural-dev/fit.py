@@ -60,7 +60,8 @@ PRIOR = {"foreign": -18.0, "moment": 1.5, "opens_list": -2.0, "day": 1.5, "month
 COST = 0.03
 RANKER_RIDGE = 0.02
 CONFIDENCE_RIDGE = 0.02
-REMOVED_WEIGHT = 0.2
+REMOVED_WEIGHT, REMOVED_WEIGHT_WHEN_JUDGED = 0.5, 0.2
+"""Of a question whose evidence was taken out. The ranking model needs less of them: it was trained on such ones."""
 SEEN_WEIGHT = 0.25
 """Of a natural-train question in the confidence: there are 4.5 times as many, and on average they are harder."""
 CONFIDENT_BY = """score lead keyword agreement similarity gap heading_match kind_match question_words ranker.raw
@@ -74,7 +75,7 @@ CONFIDENT_BY_KEYWORD = """score lead keyword ranker.covered question_words ranke
 ranker.condition_missed ranker.exists_uncovered""".split()
 
 CONFIDENT_GENERATED = """first_margin min_logprob low_logprob median_logprob tokens span span_rank numbers
-retrieval_score retrieval_lead retrieval_similarity retrieval_judged ranking_agreement question_words""".split()
+retrieval_score retrieval_lead retrieval_similarity ranking_agreement question_words""".split()
 ANSWER_TOKENS = 96
 AGREEMENT_PRIOR = {"generated_refused": 0.0, "generated_within": 0.4, "generated_overlap": 0.2}
 """What a language model's opinion is worth while none has been measured: some, but it never decides alone. Once
@@ -196,11 +197,13 @@ def outcome(example: Example, weights: Weights, judge: natural.DirectRanker | No
 # ---------------------------------------------------------------- confidence
 
 
-def fit_confidence(training: Sequence[Outcome], names: Sequence[str]) -> tuple[float, Weights]:
+def fit_confidence(
+    training: Sequence[Outcome], names: Sequence[str], removed: float = REMOVED_WEIGHT
+) -> tuple[float, Weights]:
     training = [one for one in training if one.features]
     rows = np.array([[one.features.get(name, 0.0) for name in names] for one in training])
     right = np.array([float(one.right) for one in training])
-    share = np.array([REMOVED_WEIGHT if one.example.removed else 1.0 for one in training])
+    share = np.array([removed if one.example.removed else 1.0 for one in training])
     share *= np.array([SEEN_WEIGHT if one.example.seen else 1.0 for one in training])
     share /= share.mean()
     middle, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
@@ -251,11 +254,11 @@ def cross_validated(
     return outcomes, judged
 
 
-def report(outcomes: Sequence[Outcome], confident: Sequence[str]) -> None:
+def report(outcomes: Sequence[Outcome], confident: Sequence[str], removed: float = REMOVED_WEIGHT) -> None:
     """Print how the confidence judges outcomes of pages that it has not seen, for each set."""
     asked: list[tuple[Outcome, float]] = []
     for left_out in folds({one.example.page for one in outcomes}):
-        model = fit_confidence([one for one in outcomes if one.example.page not in left_out], confident)
+        model = fit_confidence([one for one in outcomes if one.example.page not in left_out], confident, removed)
         held = [one for one in outcomes if one.example.page in left_out and not one.example.removed]
         asked += [(one, confidence(one, model)) for one in held]
     for folder in SETS:
@@ -334,11 +337,11 @@ def main() -> None:
     outcomes, judged = cross_validated(hybrid, RANKED, natural.DirectRanker(RANKER))
     report(outcomes, CONFIDENT_BY)
     print("with the ranking model:")
-    report(judged, CONFIDENT_WHEN_JUDGED)
+    report(judged, CONFIDENT_WHEN_JUDGED, REMOVED_WEIGHT_WHEN_JUDGED)
     joined, answers = generated(judged, DirectText(options.slm)) if options.slm else ([], [])
     if options.slm:
         print("with the ranking model and the language model's opinion:")
-        report(joined, [*CONFIDENT_WHEN_JUDGED, *AGREEMENT_PRIOR])
+        report(joined, [*CONFIDENT_WHEN_JUDGED, *AGREEMENT_PRIOR], REMOVED_WEIGHT_WHEN_JUDGED)
     print("by keywords alone:")
     by_keyword = examples(loaded(None))
     keyword_outcomes, _ = cross_validated(by_keyword, RANKED_BY_KEYWORD)
@@ -347,15 +350,17 @@ def main() -> None:
         _write_ranker(fit_ranker(hybrid, RANKED), fit_ranker(by_keyword, RANKED_BY_KEYWORD))
         bias, weights = fit_confidence(outcomes, CONFIDENT_BY)
         _write_confidence("quote", (bias, weights))
-        bias_judged, weights_judged = fit_confidence(judged, CONFIDENT_WHEN_JUDGED)
+        bias_judged, weights_judged = fit_confidence(judged, CONFIDENT_WHEN_JUDGED, REMOVED_WEIGHT_WHEN_JUDGED)
         _write_confidence("quote_judged", (bias_judged, weights_judged), UNSEEN)
         opinion, source = AGREEMENT_PRIOR, "what the language model adds by prior"
         if options.slm:
-            together = fit_confidence(joined, [*CONFIDENT_WHEN_JUDGED, *AGREEMENT_PRIOR])
+            names = [*CONFIDENT_WHEN_JUDGED, *AGREEMENT_PRIOR]
+            together = fit_confidence(joined, names, REMOVED_WEIGHT_WHEN_JUDGED)
             opinion, source = {name: together[1][name] for name in AGREEMENT_PRIOR}, f"with {options.slm.stem}"
             _write_confidence("quote_judged_with_generated", together, f"{UNSEEN} {source}")
             if sum(one.right for one in answers) >= LEAST_RIGHT:
-                _write_confidence("generated", fit_confidence(answers, CONFIDENT_GENERATED), f"{UNSEEN} {source}")
+                own = fit_confidence(answers, CONFIDENT_GENERATED, REMOVED_WEIGHT_WHEN_JUDGED)
+                _write_confidence("generated", own, f"{UNSEEN} {source}")
             else:
                 print(f"fewer than {LEAST_RIGHT} right answers: the model of generated answers stays as it is")
         else:
