@@ -249,10 +249,10 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 def table(rows: Sequence[Row], epsilons: Sequence[float]) -> str:
     """Markdown; what is served is counted over all shufflings together, the other figures are their means."""
-    promises = "".join(f" {epsilon:g}: right of served | served | escalated |" for epsilon in epsilons)
+    promises = "".join(f" {epsilon:g}: right of served | served | escalated | serves in |" for epsilon in epsilons)
     lines = [
         f"| signals |{promises} right of the surest {SURE:.0%} | AURC | E-AURC | AUROC of answers | AURC is worse |",
-        "|---|" + "---|" * (3 * len(epsilons) + 5),
+        "|---|" + "---|" * (4 * len(epsilons) + 5),
     ]
     for row in rows:
         cells = []
@@ -260,6 +260,7 @@ def table(rows: Sequence[Row], epsilons: Sequence[float]) -> str:
             served, right = int(row.served[epsilon].sum()), int(row.right[epsilon].sum())
             share = served / int(row.tested.sum())
             cells += [f"{right / served:.3f}" if served else "-", f"{share:.3f}", f"{1 - share:.3f}"]
+            cells.append(f"{int((row.served[epsilon] > 0).sum())} of {len(row.tested)}")
         cells += [f"{np.mean(values):.3f}" for values in (row.sure, row.aurc, row.e_aurc, row.auroc)]
         worse = int((row.aurc > rows[0].aurc).sum())
         cells.append("" if row is rows[0] else f"{worse} of {len(row.aurc)}")
