@@ -156,9 +156,9 @@ def show(answer: Mapping[str, Any]) -> None:
 
 
 def surest(answers: list[dict[str, Any]]) -> str:
-    """The question that the documents answered best, under a certificate where there was one."""
+    """The question that was answered best under a certificate, from the documents where theirs holds."""
     return str(
-        max(answers, key=lambda a: (a["answer_kind"] == "quote", bool(a["certificate"]), a["confidence"]))["question"]
+        max(answers, key=lambda a: (bool(a["certificate"]), a["answer_kind"] == "quote", a["confidence"]))["question"]
     )
 
 
