@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
+from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon, uncertified
 
 
 @pytest.fixture
@@ -411,8 +411,7 @@ def test_under_the_policy_certified_nothing_is_served_without_a_certificate(tmp_
         documents = [{"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}]
         client.post("/v1/knowledge/default/documents", json={"documents": documents}).raise_for_status()
         answer = ask(client, "Where are the umbrellas?")
-        # the certificate that ships is for the reference models, and this device runs without them
-        assert (answer["decision"], answer["reason"]) == ("handoff", "certificate_void")
+        assert (answer["decision"], answer["reason"]) == ("handoff", uncertified("quote"))
         assert answer["sources"] == []
 
 

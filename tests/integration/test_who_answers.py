@@ -15,7 +15,7 @@ import pytest
 
 from agent.confidence.certificate import Certificate, Score, dump
 from agent.dependencies import Dependencies
-from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_daemon
+from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_daemon, uncertified
 from tests.simulators.faulty_cloud import ANSWER, FaultyCloud, declines, event, says
 
 UNKNOWN = "How deep is the harbour basin at low tide?"
@@ -197,7 +197,7 @@ def test_a_dry_run_tells_the_route_and_takes_it_not(device: RunningDaemon, cloud
     served = [candidate for candidate in local["candidates"] if candidate["served"]]
     assert [candidate["route"] for candidate in served] == ["quote"]
     assert served[0]["confidence"] >= served[0]["least_confidence"] == 0.5
-    assert served[0]["why_uncertified"] == "certificate_void", "what ships is for models that this device lacks"
+    assert served[0]["why_uncertified"] == uncertified("quote")
 
     printed = device.cli("ask", "--dry-run", UNKNOWN).stdout
     assert "decision: escalated" in printed

@@ -124,3 +124,8 @@ def install_tiny(state: Path, gguf: Path) -> None:
         "files": [{"path": "tiny.gguf", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def uncertified(route: str) -> str:
+    """Why a device without the reference models serves nothing certified: what ships for the route is for these."""
+    return "certificate_void" if list((DEMO.parent / "certificates").glob(f"{route}-*.json")) else "no_certificate"
