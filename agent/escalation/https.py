@@ -97,6 +97,10 @@ class _Failed(Exception):
         self.remedy = remedy
 
 
+class _Empty(_Failed):
+    """The endpoint is at work, and had nothing to say to this request."""
+
+
 class _Refused(Exception):
     """This endpoint will not answer this request."""
 
@@ -231,7 +235,7 @@ class Https:
                     if isinstance(event, CloudReply):
                         lane.breaker, learnt = lane.breaker.succeeded(), True
                     yield event
-        except _Refused:
+        except (_Refused, _Empty):
             lane.breaker, learnt = lane.breaker.succeeded(), True
             raise
         except _Failed as error:
@@ -440,7 +444,7 @@ def _empty(finish: str | None) -> _Failed | _Refused:
         return _Refused("spent all its tokens without an answer", "Raise escalation.max_tokens.")
     if finish == "content_filter":
         return _Refused("its content filter keeps the answer back", "A person has to answer this one.")
-    return _Failed("gave an empty answer")
+    return _Empty("gave an empty answer")
 
 
 def _cost(endpoint: Endpoint, usage: Usage) -> float:

@@ -281,7 +281,6 @@ UNAVAILABLE: dict[str, tuple[Fault, str]] = {
     "truncated": (says(event("The last boat")), "ended in the middle"),
     "ends without an event": (says(), "ended in the middle"),
     "an error in the stream": (says(event("The"), data({"error": {"message": "GPU lost"}})), "broke off: GPU lost"),
-    "an empty answer": (says(event(finish_reason="stop"), USAGE, DONE), "empty answer"),
     "wrong content type": (replies(200, b"<html>Welcome to our wifi", "text/html"), "answered with text/html"),
     "a sign-in page": (replies(302, location="http://login.example/"), "HTTP 302"),
     "packed": (replies(200, b"\x1f\x8b", "text/event-stream", content_encoding="gzip"), "packed its answer"),
@@ -317,6 +316,16 @@ async def test_a_fault_is_told_within_its_deadline_and_counts_against_the_endpoi
             assert time.monotonic() - started < TOTAL_S + SLACK_S
         assert path.breakers() == {"cloud": "open"}
         assert not path.online()
+
+
+async def test_an_empty_answer_is_worth_another_try_and_no_outage(cloud: FaultyCloud) -> None:
+    cloud.faults += [says(event(finish_reason="stop"), USAGE, DONE)] * 4
+    async with Https(settings(at(cloud)), environ={}) as path:
+        for _ in range(4):
+            with pytest.raises(CloudUnavailable, match="empty answer"):
+                await ask(path)
+        assert path.breakers() == {"cloud": "closed"}
+        assert (await ask(path))[0] == ANSWER
 
 
 @pytest.mark.parametrize("name", REFUSED)
