@@ -181,6 +181,7 @@ class Gatherer:
         work.retrieval = await self._retriever.retrieve(query, work.collection)
         if work.retrieval.mode == "keyword":
             work.notes.append("keyword search only: embeddings are missing")
+        work.notes.extend(work.retrieval.notes)
         if work.retrieval.quotes:
             features = signals.quote(query, work.retrieval)
             best = work.retrieval.quotes[0]

@@ -210,11 +210,13 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Passages (best first) and quote candidates (best first) for one question; ``mode`` says what was searched."""
+    """Passages (best first) and quote candidates (best first) for one question; ``mode`` says what was searched,
+    ``notes`` what was missing."""
 
     passages: tuple[Passage, ...]
     quotes: tuple[Quote, ...]
     mode: Literal["hybrid", "keyword"]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

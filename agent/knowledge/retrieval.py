@@ -54,6 +54,9 @@ class Gathered:
         return "keyword" if self.vector is None else "hybrid"
 
 
+_UNHEARD = "quotes chosen without the ranking model: it fails just now, or is too slow"
+
+
 class Retriever:
     """Search and quotes in one; without an embedding model it goes by keywords, which ``Retrieval.mode`` says."""
 
@@ -65,7 +68,9 @@ class Retriever:
     async def retrieve(self, question: str, collection: str) -> Retrieval:
         """Raises NotFound for an unknown collection, and what `Knowledge.search` raises."""
         found = await self.gather(question, collection)
-        return Retrieval(found.passages, await self.choose(question, found), found.mode)
+        chosen = await self.choose(question, found)
+        unheard = self._ranker is not None and found.mode == "hybrid" and chosen and "judged" not in chosen[0].signals
+        return Retrieval(found.passages, chosen, found.mode, (_UNHEARD,) if unheard else ())
 
     async def choose(self, question: str, found: Gathered) -> tuple[Quote, ...]:
         """The quotes from what `gather` gave."""

@@ -4,6 +4,7 @@ The figures on pages that nobody tuned on are made by hand with tests/benchmarks
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,9 @@ async def test_a_ranking_model_that_fails_takes_nothing_away(embedder, ranker, t
         await knowledge.add("default", Document("a", "Mill", "# Mill\n\nChildren pay half. Dogs may not come in."))
         question = "What do children pay?"
         without = await Retriever(knowledge, embedder).retrieve(question, "default")
-        assert await Retriever(knowledge, embedder, Failing()).retrieve(question, "default") == without
+        unheard = await Retriever(knowledge, embedder, Failing()).retrieve(question, "default")
+        assert "ranking model" in unheard.notes[0]
+        assert replace(unheard, notes=()) == without
         assert "judged" not in without.quotes[0].signals
         judged = await Retriever(knowledge, embedder, ranker).retrieve(question, "default")
         assert judged.quotes[0].text.startswith("Children pay half.")
