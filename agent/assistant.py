@@ -295,6 +295,7 @@ class Assistant:
             language=work.language,
             collection=work.collection,
             wait_s=wait_s,
+            privacy=work.question.privacy,
         )
 
     async def _recorded(self, answer: Answer) -> Answer:

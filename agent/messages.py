@@ -330,6 +330,7 @@ class Inquiry:
     language: str = "en"
     collection: str = "default"
     wait_s: float | None = None
+    privacy: Privacy = "shareable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,8 @@ class Escalator:
         consent: the words of a private question, and of one that holds personal data or may hold some, do not leave
         even to announce it. Raises StorageFull, StorageFailed."""
         try:
-            personal = reason in ("private", "privacy_failed") or await asyncio.to_thread(self._is_personal, inquiry)
+            personal = inquiry.privacy == "private" or reason == "privacy_failed"
+            personal = personal or await asyncio.to_thread(self._is_personal, inquiry)
         except PrivacyFailed:
             personal = True
         await self._outbox.hand_over(inquiry, reason, personal=personal)
