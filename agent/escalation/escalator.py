@@ -254,7 +254,8 @@ class Escalator:
 
     async def _deliver_some(self, width: int) -> str:
         """``nothing`` was due, all were ``answered`` (or refused), or some ``failed``."""
-        due = await self._outbox.due(width, self._busy)
+        # Whoever left while this looked is no longer busy and not yet withdrawn: nobody would read that answer.
+        due = [row for row in await self._outbox.due(width, self._busy) if row.request.event_id not in self._abandoned]
         if not due:
             return "nothing"
         self._busy |= {row.request.event_id for row in due}
