@@ -48,7 +48,7 @@ from agent.errors import ConfigError, OutpostError, StorageFailed
 from agent.escalation.mqtt import MqttAsk
 from agent.escalation.reach import reach
 from agent.installation import Installation
-from agent.knowledge.intents import IntentPack
+from agent.knowledge.intents import training_texts
 from agent.library import Library
 from agent.messages import InstalledModel
 from agent.paths import shipped
@@ -235,8 +235,9 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
 
         async def train_intents(pack: str) -> TrainingReport:
             report = await understanding.use(pack)
-            assert understanding.pack is not None
-            return report or TrainingReport(len(understanding.pack.intents), examples(understanding.pack), 0.0)
+            learnt = understanding.pack
+            assert learnt is not None
+            return report or TrainingReport(len(learnt.intents), len(training_texts(learnt)), 0.0)
 
         rescanning = asyncio.Lock()
 
@@ -301,10 +302,6 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             await stack.enter_async_context(asked)
             await stack.enter_async_context(beyond.link)
         yield services, condition, _Background(services, condition, installation, config)
-
-
-def examples(pack: IntentPack) -> int:
-    return sum(len(intent.examples) for intent in pack.intents)
 
 
 # ---------------------------------------------------------------- while it runs
