@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--stop", action="store_true", help="stop the daemon of an earlier run")
     parser.add_argument("--cloud", action="store_true", help="consent to ask the cloud that OPENAI_BASE_URL names")
     given = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in step with stderr, into a pipe or file too
     STATE.mkdir(parents=True, exist_ok=True)
     stop_earlier()
     if given.stop:
