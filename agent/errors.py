@@ -146,12 +146,18 @@ class UnfitBuild(Unavailable):
 
 
 class CloudUnavailable(Unavailable):
+    """``lost``: tries that were sent, were not refused, and brought no usage; the cloud may have billed them."""
+
     code = "cloud_unavailable"
+    lost = 0
 
 
 class CloudRefused(OutpostError):
+    """``lost`` as CloudUnavailable's."""
+
     code = "cloud_refused"
     http_status = 502
+    lost = 0
 
 
 class PrivacyFailed(OutpostError):

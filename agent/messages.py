@@ -364,7 +364,8 @@ class CloudDelta:
 @dataclass(frozen=True, slots=True)
 class CloudReply:
     """The cloud's whole answer, once; ``path`` is the way it came, ``endpoint`` who gave it, ``cost`` in the money of
-    the price table; ``cached``: it was given to the same question before and is given again."""
+    the price table; ``cached``: it was given to the same question before and is given again; ``lost``: earlier tries
+    that were sent and brought no usage, which the cloud may have billed, too."""
 
     key: str
     text: str
@@ -374,6 +375,7 @@ class CloudReply:
     usage: Usage = Usage()
     cost: float = 0.0
     cached: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

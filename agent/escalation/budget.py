@@ -3,7 +3,9 @@
     hold = await budget.reserve(*estimate(request.messages, request.max_tokens, endpoints))   # raises BudgetExhausted
     ... the request leaves ...
     await budget.settle(hold, reply.usage, reply.cost)      # what it really took
-    await budget.release(hold)                              # or: it never left
+    await budget.release(hold)                              # or: it never left, or was refused
+
+Tries that were sent and brought neither an answer nor a refusal (``lost``) count each with the reservation's estimate.
 
 A reservation counts with its estimate until it is settled, so that requests under way together cannot go over a limit,
 and one whose end is never known (a crash, a deadline) stays counted: the cloud may have billed it. A day is the
@@ -108,13 +110,13 @@ class Budget:
         Raises BudgetExhausted, which names the limit."""
         return await self._run(lambda: self._reserve(tokens, money))
 
-    async def settle(self, hold: int, usage: Usage, cost: float = 0.0) -> None:
+    async def settle(self, hold: int, usage: Usage, cost: float = 0.0, *, lost: int = 0) -> None:
         """Replace a reservation by what was used; a hold that is settled already stays as it is."""
-        await self._run(lambda: self._replace(hold, 1, usage.prompt_tokens + usage.completion_tokens, cost))
+        await self._run(lambda: self._replace(hold, 1, usage.prompt_tokens + usage.completion_tokens, cost, lost))
 
-    async def release(self, hold: int) -> None:
-        """Give a reservation back: nothing left the device."""
-        await self._run(lambda: self._replace(hold, 0, 0, 0.0))
+    async def release(self, hold: int, *, lost: int = 0) -> None:
+        """Give a reservation back, but for what ``lost`` tries may have cost."""
+        await self._run(lambda: self._replace(hold, 0, 0, 0.0, lost))
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work)
@@ -175,13 +177,14 @@ class Budget:
         self._spent = self._read(today)
         return hold
 
-    def _replace(self, hold: int, requests: int, tokens: int, money: float) -> None:
+    def _replace(self, hold: int, requests: int, tokens: int, money: float, lost: int = 0) -> None:
         db = self._open_db
         with db:
             row = next(db.execute("DELETE FROM hold WHERE id = ? RETURNING day, tokens, money", (hold,)), None)
             if row is not None:
                 day, held_tokens, held_money = row
-                self._add(day, requests - 1, tokens - held_tokens, money - held_money)
+                kept = lost - 1  # of the estimate, which counts once so far
+                self._add(day, requests + kept, tokens + kept * held_tokens, money + kept * held_money)
         self._spent = self._read(self._today())
 
     def _add(self, day: str, requests: int, tokens: int, money: float) -> None:

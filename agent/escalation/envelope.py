@@ -44,13 +44,15 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """``endpoint`` is the gateway's name for the server that answered, ``cost`` by the gateway's price table."""
+    """``endpoint`` is the gateway's name for the server that answered, ``cost`` by the gateway's price table, ``lost``
+    as in CloudReply."""
 
     text: str
     endpoint: str
     model: str
     usage: Usage = field(default_factory=Usage)
     cost: float = 0.0
+    lost: int = 0
     kind: Literal["answer"] = "answer"
 
 
@@ -59,6 +61,7 @@ class Failed:
     code: str
     message: str
     retry_after_s: float | None = None
+    lost: int = 0
     kind: Literal["failed"] = "failed"
 
 

@@ -45,6 +45,8 @@ _WIDTH = 4
 _WITHOUT_HISTORY = 2
 """Messages of a request that stands for itself: system and question."""
 _FULL_BUDGET_S = 300.0
+_GRACE_S = 0.1
+"""So much later than its deadline a path is cut off that has not given up by itself: only it knows what it had sent."""
 _PATIENCE_S = 60.0
 """How long an answer may take where nobody stands waiting for it, if ``total_s`` is less."""
 _log = logging.getLogger("outpost.escalation")
@@ -156,8 +158,10 @@ class Escalator:
             return
         hold = await self._budget.reserve(*self._estimate(request))
         self._busy.add(event_id)
+        stored = False
         try:
             await self._outbox.put(inquiry, request, restore, personal=personal)
+            stored = True
             async with aclosing(self._answer(request, restoration, inquiry.session, wait_s)) as events:
                 async for event in events:
                     if isinstance(event, CloudReply):
@@ -166,16 +170,18 @@ class Escalator:
                             self._learnt.append((inquiry, event))
                     yield event
         except CloudUnavailable as error:
-            await self._budget.release(hold)
+            await self._budget.release(hold, lost=error.lost)
             reason = "busy" if self.online() else "offline"
             await self._outbox.defer(event_id, error.retry_after_s or 1.0, reason)
             yield Deferred(event_id, reason)
-        except CloudRefused:
+        except CloudRefused as error:
             await self._outbox.refuse(event_id, "cloud_refused")
+            await self._budget.release(hold, lost=error.lost)
             raise
         except (StorageFull, StorageFailed):
             self._abandoned.append(event_id)
-            await self._budget.release(hold)
+            if not stored:  # else something may have left before the disk was full: it stays counted
+                await self._budget.release(hold)
             raise
         except (GeneratorExit, asyncio.CancelledError):
             self._abandoned.append(event_id)  # no waiting here: the asker's task is being ended
@@ -207,8 +213,8 @@ class Escalator:
         hold = await self._budget.reserve(*self._estimate(request))
         try:
             return await self._whole(request, restoration, inquiry.session, hold)
-        except CloudUnavailable:
-            await self._budget.release(hold)
+        except (CloudUnavailable, CloudRefused) as error:
+            await self._budget.release(hold, lost=error.lost)
             raise
 
     # ------------------------------------------------------------ the daemon's task
@@ -287,12 +293,17 @@ class Escalator:
             restoration = Restoration.load(row.restore)
             reply = await self._whole(row.request, restoration, row.session, hold)
         except CloudUnavailable as error:
-            await self._budget.release(hold)
+            await self._budget.release(hold, lost=error.lost)
             delay = max(error.retry_after_s or 0.0, backoff(row.attempts))
             await self._outbox.defer(event_id, delay, "busy" if self.online() else "offline")
             return False
-        except (CloudRefused, PrivacyFailed) as error:
+        except CloudRefused as error:
             await self._outbox.refuse(event_id, error.code)
+            await self._budget.release(hold, lost=error.lost)
+            return True
+        except PrivacyFailed as error:
+            await self._outbox.refuse(event_id, error.code)
+            await self._budget.release(hold)
             return True
         case = await self._outbox.get(event_id)
         if not await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint):
@@ -330,7 +341,7 @@ class Escalator:
     async def _keep(self, hold: int, event_id: str, reply: CloudReply) -> None:
         """Settle what was answered while the asker waits; where that fails they are answered all the same."""
         try:
-            await self._budget.settle(hold, reply.usage, reply.cost)
+            await self._budget.settle(hold, reply.usage, reply.cost, lost=reply.lost)
             await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint, late=False)
         except (StorageFull, StorageFailed) as error:
             _log.warning("an answer could not be stored: %s", error)
@@ -343,7 +354,7 @@ class Escalator:
         async with aclosing(self._answer(request, restoration, session, deadline_s)) as events:
             async for event in events:
                 if isinstance(event, CloudReply):
-                    await self._budget.settle(hold, event.usage, event.cost)
+                    await self._budget.settle(hold, event.usage, event.cost, lost=event.lost)
                     return event
         raise AssertionError("an answer ends with a reply")
 
@@ -353,8 +364,8 @@ class Escalator:
         """Restored pieces, then the restored reply, by the first path that answers; once a piece was handed out no
         other path is tried, for its answer would not go on where this one broke off. Raises CloudUnavailable,
         CloudRefused."""
-        ends = time.monotonic() + deadline_s
-        problem = CloudUnavailable("no path to the cloud is online")
+        ends, lost = time.monotonic() + deadline_s, 0
+        problem: CloudUnavailable | CloudRefused = CloudUnavailable("no path to the cloud is online")
         self._recorder.begin(request.key, session)
         try:
             for path in self._paths:
@@ -363,16 +374,21 @@ class Escalator:
                 pieces, shown = restoration.stream(), False
                 try:
                     async with aclosing(path.ask(request, deadline_s=ends - time.monotonic())) as events:
-                        async for event in _until(ends, events):
+                        async for event in _until(ends + _GRACE_S, events):
                             if isinstance(event, CloudReply):
-                                yield replace(event, text=restoration.restore(event.text))
+                                yield replace(event, text=restoration.restore(event.text), lost=lost + event.lost)
                                 return
                             if text := pieces.feed(event.text):
                                 shown = True
                                 yield CloudDelta(text)
                     problem = CloudUnavailable("the cloud's answer broke off")
+                    problem.lost = 1
                 except CloudUnavailable as error:
                     problem = error
+                except CloudRefused as error:
+                    error.lost += lost
+                    raise
+                lost = problem.lost = lost + problem.lost
                 if shown or time.monotonic() >= ends:
                     break
             raise problem
@@ -391,5 +407,7 @@ async def _until(
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise CloudUnavailable("the cloud did not answer in time") from error
+            late = CloudUnavailable("the cloud did not answer in time")
+            late.lost = 1  # nobody knows what the path had sent
+            raise late from error
         yield event

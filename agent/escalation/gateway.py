@@ -296,7 +296,8 @@ class Gateway:
         except TimeoutError:
             outcome, reply = "overloaded", envelope.Failed("overloaded", "the gateway did not come to it in time", 5.0)
         except OutpostError as error:
-            outcome, reply = error.code, envelope.Failed(error.code, str(error), error.retry_after_s)
+            lost = error.lost if isinstance(error, CloudUnavailable | CloudRefused) else 0
+            outcome, reply = error.code, envelope.Failed(error.code, str(error), error.retry_after_s, lost)
         self._metrics.requests.labels(outcome).inc()
         payload = envelope.encode_reply(reply)
         if isinstance(reply, envelope.Final) or outcome == CloudRefused.code:
@@ -320,8 +321,10 @@ class Gateway:
                     self._metrics.tokens.labels("completion").inc(usage.completion_tokens)
                     self._metrics.seconds.observe(time.monotonic() - started)
                     if len(event.text.encode()) > envelope.LARGEST_BYTES // 2:
-                        raise CloudRefused("the upstream's answer is too large to be sent by MQTT")
-                    return envelope.Final(event.text, event.endpoint, event.model, usage, event.cost)
+                        refused = CloudRefused("the upstream's answer is too large to be sent by MQTT")
+                        refused.lost = 1 + event.lost
+                        raise refused
+                    return envelope.Final(event.text, event.endpoint, event.model, usage, event.cost, event.lost)
                 pending.append(event.text)
                 if time.monotonic() - told >= _DELTA_S:
                     await self._send_piece(job, envelope.Delta(number, "".join(pending)))

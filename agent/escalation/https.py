@@ -24,7 +24,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -49,6 +49,8 @@ _REPLY_BYTES, _TOKEN_BYTES = 65_536, 1024
 _ERROR_BYTES = 16_384
 _DRAIN_S = 0.2
 _RETRYABLE = frozenset({408, 409, 425, 429})
+_UNTOUCHED = frozenset({501, 503, 505})
+"""Of the server's own errors those that say that it did no work; behind the others (a proxy's 502 and 504) it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,13 @@ class _Limits:
 
 
 class _Failed(Exception):
-    """This try came to nothing; another may not."""
+    """This try came to nothing; another may not. ``lost``: it was sent and not refused, so it may be billed."""
 
-    def __init__(self, reason: str, *, after_s: float | None = None, remedy: str = "") -> None:
+    def __init__(self, reason: str, *, after_s: float | None = None, remedy: str = "", lost: bool = False) -> None:
         super().__init__(reason)
         self.after_s = after_s
         self.remedy = remedy
+        self.lost = lost
 
 
 class _Empty(_Failed):
@@ -102,11 +105,25 @@ class _Empty(_Failed):
 
 
 class _Refused(Exception):
-    """This endpoint will not answer this request."""
+    """This endpoint will not answer this request. ``lost`` as _Failed's: it worked on it all the same."""
 
-    def __init__(self, reason: str, remedy: str) -> None:
+    def __init__(self, reason: str, remedy: str, *, lost: bool = False) -> None:
         super().__init__(reason)
         self.remedy = remedy
+        self.lost = lost
+
+
+class _Sending:
+    """Watches a request leave: whether its body began to."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    async def saw(self, event: str, info: Mapping[str, object]) -> None:
+        """httpx's ``trace`` extension; a proxy's CONNECT is none of ours."""
+        sent = info.get("request")
+        if event.endswith("send_request_body.started") and getattr(sent, "method", b"") == b"POST":
+            self.begun = True
 
 
 class Https:
@@ -166,7 +183,7 @@ class Https:
         ends = self._clock.monotonic() + deadline_s
         size = _REPLY_BYTES + _TOKEN_BYTES * request.max_tokens
         failed: dict[str, _Failed | _Refused] = {}
-        lanes = list(self._lanes)
+        lanes, lost = list(self._lanes), 0
         for attempt in range(self._settings.attempts):
             if attempt and not await self._pause(attempt, ends, lanes):
                 break
@@ -180,18 +197,20 @@ class Https:
                     async with aclosing(self._try(lane, request, limits)) as events:
                         async for event in events:
                             shown = True
-                            yield event
+                            yield replace(event, lost=lost) if isinstance(event, CloudReply) else event
                     return
                 except _Refused as error:
                     failed[lane.target.name] = error
+                    lost += error.lost
                     lanes.remove(lane)
                 except _Failed as error:
                     failed[lane.target.name] = error
+                    lost += error.lost
                     if shown:
-                        raise self._gave_up(failed, lanes, deadline_s) from error
+                        raise self._gave_up(failed, lanes, deadline_s, lost) from error
             if not lanes:
                 break
-        raise self._gave_up(failed, lanes, deadline_s) from next(reversed(failed.values()), None)
+        raise self._gave_up(failed, lanes, deadline_s, lost) from next(reversed(failed.values()), None)
 
     async def _pause(self, attempt: int, ends: float, lanes: list[_Lane]) -> bool:
         """Wait before the next round; False where that is hopeless: every endpoint rests after failures, or none would
@@ -210,18 +229,22 @@ class Https:
         return True
 
     def _gave_up(
-        self, failed: Mapping[str, _Failed | _Refused], lanes: list[_Lane], deadline_s: float
+        self, failed: Mapping[str, _Failed | _Refused], lanes: list[_Lane], deadline_s: float, lost: int
     ) -> CloudUnavailable | CloudRefused:
-        """What to tell the caller; ``lanes`` are those that did not refuse."""
+        """What to tell the caller; ``lanes`` are those that did not refuse, ``lost`` counts tries that may cost."""
         now = self._clock.monotonic()
         rests = {lane.target.name: lane.breaker.wait_s(now) for lane in lanes}
         said = [f"{name}: {error}" for name, error in failed.items()]
         said += [f"{name}: rests for {rest:.0f} s" for name, rest in rests.items() if rest and name not in failed]
         message = "; ".join(said) or f"no endpoint was free within {deadline_s:g} s"
         remedy = " ".join(dict.fromkeys(error.remedy for error in failed.values() if error.remedy))
+        error: CloudUnavailable | CloudRefused
         if not lanes:
-            return CloudRefused(message, remedy=remedy)
-        return CloudUnavailable(message, remedy=remedy, retry_after_s=min(rests.values()) or None)
+            error = CloudRefused(message, remedy=remedy)
+        else:
+            error = CloudUnavailable(message, remedy=remedy, retry_after_s=min(rests.values()) or None)
+        error.lost = lost
+        return error
 
     async def _try(
         self, lane: _Lane, request: CloudRequest, limits: _Limits
@@ -253,7 +276,8 @@ class Https:
         text, finish, model, usage = "", None, target.model, None
         response = await self._open(lane, request, limits)
         try:
-            async with aclosing(self._chunks(target, response, limits)) as chunks:
+            kind = _kind(target, response)
+            async with aclosing(self._chunks(target, response, kind, limits)) as chunks:
                 async for found in chunks:
                     finish, model, usage = found.finish_reason or finish, found.model or model, found.usage or usage
                     if found.text:
@@ -282,12 +306,21 @@ class Https:
             content = completions.body(request, target.model, lane.dialect)
             if self._recorder is not None:
                 await self._recorder.record(content, key=request.key, path="https", endpoint=target.name)
+            sending = _Sending()
             message = lane.client.build_request(
-                "POST", f"{target.url}/chat/completions", headers=headers, content=content
+                "POST",
+                f"{target.url}/chat/completions",
+                headers=headers,
+                content=content,
+                extensions={"trace": sending.saw},
             )
-            with self._translated(target):
-                async with self._until(limits.begin_by):
-                    response = await lane.client.send(message, stream=True)
+            try:
+                with self._translated(target):
+                    async with self._until(limits.begin_by):
+                        response = await lane.client.send(message, stream=True)
+            except _Failed as error:
+                error.lost = sending.begun
+                raise
             if response.status_code == 200:
                 return response
             try:
@@ -303,14 +336,21 @@ class Https:
                 raise _declined(target, response, data, self._clock.wall())
             lane.dialect = dialect
 
-    async def _chunks(self, target: Target, response: httpx.Response, limits: _Limits) -> AsyncGenerator[Chunk, None]:
-        """What the body holds, to its end. Raises _Failed."""
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("text/event-stream", "application/json"):
-            raise _Failed(
-                f"answered with {kind[:60] or 'no content type'} instead of a completion",
-                remedy=f"Check {target.field('url')}, and that no network's sign-in page lies in between.",
-            )
+    async def _chunks(
+        self, target: Target, response: httpx.Response, kind: str, limits: _Limits
+    ) -> AsyncGenerator[Chunk, None]:
+        """What the body holds, to its end. Raises _Failed, lost: the endpoint has begun to answer."""
+        try:
+            async with aclosing(self._read(target, response, kind, limits)) as chunks:
+                async for found in chunks:
+                    yield found
+        except _Failed as error:
+            error.lost = True
+            raise
+
+    async def _read(
+        self, target: Target, response: httpx.Response, kind: str, limits: _Limits
+    ) -> AsyncGenerator[Chunk, None]:
         if (packed := response.headers.get("content-encoding", "identity")) != "identity":
             raise _Failed(f"packed its answer ({packed[:20]}) though asked not to")
         parts = aiter(response.aiter_raw())
@@ -381,6 +421,17 @@ class Https:
         return asyncio.timeout(max(0.0, moment - self._clock.monotonic()))
 
 
+def _kind(target: Target, response: httpx.Response) -> str:
+    """The content type of a completion. Raises _Failed for any other: it is not the endpoint that speaks."""
+    kind = str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+    if kind not in ("text/event-stream", "application/json"):
+        raise _Failed(
+            f"answered with {kind[:60] or 'no content type'} instead of a completion",
+            remedy=f"Check {target.field('url')}, and that no network's sign-in page lies in between.",
+        )
+    return kind
+
+
 async def _beginning(response: httpx.Response) -> bytes:
     """As much of an error's body as is worth reading."""
     data = bytearray()
@@ -400,7 +451,8 @@ def _declined(target: Target, response: httpx.Response, data: bytes, wall: float
     if status == 429 and "insufficient_quota" in said:
         return _Refused(reason, f"The account of {target.key_from} has no money left.")
     if status in _RETRYABLE or status >= 500:
-        return _Failed(reason, after_s=retry_after_s(response.headers.get("retry-after", ""), wall))
+        after_s = retry_after_s(response.headers.get("retry-after", ""), wall)
+        return _Failed(reason, after_s=after_s, lost=status >= 500 and status not in _UNTOUCHED)
     if status in (301, 308):
         to = response.headers.get("location", "")[:200]
         return _Refused(f"{reason}: it moved to {to!r}", f"Set {target.field('url')} to where it is now.")
@@ -441,10 +493,10 @@ def _broken(target: Target, error: httpx.TransportError) -> _Failed:
 
 def _empty(finish: str | None) -> _Failed | _Refused:
     if finish == "length":
-        return _Refused("spent all its tokens without an answer", "Raise escalation.max_tokens.")
+        return _Refused("spent all its tokens without an answer", "Raise escalation.max_tokens.", lost=True)
     if finish == "content_filter":
-        return _Refused("its content filter keeps the answer back", "A person has to answer this one.")
-    return _Empty("gave an empty answer")
+        return _Refused("its content filter keeps the answer back", "A person has to answer this one.", lost=True)
+    return _Empty("gave an empty answer", lost=True)
 
 
 def _cost(endpoint: Endpoint, usage: Usage) -> float:

@@ -72,6 +72,7 @@ class _Exchange:
     streams_from: str | None = None
     next_delta: int = 0
     anything: bool = False
+    sent: bool = False
     unheard_since: float = field(default_factory=time.monotonic)
 
 
@@ -126,12 +127,20 @@ class MqttPath:
                 heard = await self._hear(exchange, request, payload, end)
                 match heard.reply:
                     case envelope.Ready():
+                        exchange.sent = True
                         await self._send_parts(request, payload, heard.gateway, end)
                     case envelope.Delta(number, text) if self._continues(exchange, heard.gateway, number):
                         yield CloudDelta(text)
                     case envelope.Final() as final:
                         yield CloudReply(
-                            request.key, final.text, "mqtt", final.endpoint, final.model, final.usage, final.cost
+                            request.key,
+                            final.text,
+                            "mqtt",
+                            final.endpoint,
+                            final.model,
+                            final.usage,
+                            final.cost,
+                            lost=final.lost,
                         )
                         return
                     case envelope.Failed() as failed:
@@ -146,6 +155,7 @@ class MqttPath:
     async def _try_send(self, request: CloudRequest, payload: bytes, exchange: _Exchange, end: float) -> None:
         """Publish the request, or that it comes in parts; where that fails it is tried again after the silence, and at
         once when a new connection stands."""
+        exchange.sent = exchange.sent or len(payload) <= self._link.largest_bytes  # else that it comes is
         try:
             await self._send(request, payload, end)
         except CloudUnavailable as error:
@@ -215,18 +225,25 @@ class MqttPath:
             return heard
 
     def _given_up(self, exchange: _Exchange) -> CloudUnavailable:
+        """What was sent may be at work at a gateway, unless none said a word while there was time for one."""
+        lost = exchange.sent
         if exchange.anything:
-            return CloudUnavailable("the gateway did not answer in time", retry_after_s=5.0)
-        if not self._link.online():
-            return CloudUnavailable(f"no connection to the MQTT broker: {self._link.problem}", retry_after_s=5.0)
-        if time.monotonic() - exchange.unheard_since >= self._silence_s / 2:  # time enough for a word
-            self._quiet_s = min(MAX_QUIET_S, max(QUIET_S, 2 * self._quiet_s))
-            self._quiet_until = time.monotonic() + self._quiet_s
-        return CloudUnavailable(
-            f"no gateway answers on {self._response}",
-            remedy="Is `outpost gateway` running, and may this device read that topic? A broker's ACL drops silently.",
-            retry_after_s=max(QUIET_S, self._quiet_s),
-        )
+            error = CloudUnavailable("the gateway did not answer in time", retry_after_s=5.0)
+        elif not self._link.online():
+            error = CloudUnavailable(f"no connection to the MQTT broker: {self._link.problem}", retry_after_s=5.0)
+        else:
+            if time.monotonic() - exchange.unheard_since >= self._silence_s / 2:  # time enough for a word
+                self._quiet_s = min(MAX_QUIET_S, max(QUIET_S, 2 * self._quiet_s))
+                self._quiet_until = time.monotonic() + self._quiet_s
+                lost = False
+            error = CloudUnavailable(
+                f"no gateway answers on {self._response}",
+                remedy="Is `outpost gateway` running, and may this device read that topic? "
+                "A broker's ACL drops silently.",
+                retry_after_s=max(QUIET_S, self._quiet_s),
+            )
+        error.lost = int(lost)
+        return error
 
     def _continues(self, exchange: _Exchange, gateway: str, number: int) -> bool:
         """Whether this piece is the next of the first stream: two gateways' pieces never mix, and no gap is shown."""
@@ -243,9 +260,13 @@ class MqttPath:
         if failed.code in _PATIENT and time.monotonic() + wait < end:
             exchange.resend_at = time.monotonic() + wait
             return
+        error: CloudRefused | CloudUnavailable
         if failed.code == CloudRefused.code:
-            raise CloudRefused(failed.message)
-        raise CloudUnavailable(failed.message, retry_after_s=failed.retry_after_s)
+            error = CloudRefused(failed.message)
+        else:
+            error = CloudUnavailable(failed.message, retry_after_s=failed.retry_after_s)
+        error.lost = failed.lost
+        raise error
 
     def _on_connect(self) -> None:
         for exchange in self._all_exchanges():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -19,11 +21,14 @@ from agent.messages import CloudDelta, CloudReply, Deferred, Inquiry
 from tests.simulators.faulty_cloud import (
     ANSWER,
     DONE,
+    Fault,
     FaultyCloud,
     closes_at_once,
+    closes_mid_chunk,
     declines,
     event,
     hangs_before_headers,
+    hangs_mid_stream,
     says,
 )
 
@@ -192,6 +197,58 @@ async def test_the_days_budget_has_an_end(cloud: FaultyCloud, tmp_path: Path) ->
         assert parts.escalator.allowed() == "budget_exhausted"
         with pytest.raises(BudgetExhausted):
             await asked(parts, Inquiry("evt-2", NAME))
+
+
+@pytest.mark.parametrize(
+    ("fault", "counted"),
+    [
+        (hangs_before_headers, 1),
+        (hangs_mid_stream, 1),
+        (closes_at_once, 1),
+        (closes_mid_chunk, 1),
+        (says(event(finish_reason="stop"), DONE), 1),
+        (says(event(finish_reason="length"), DONE), 1),
+        (declines(504), 1),
+        (declines(503), 0),
+        (declines(429), 0),
+        (declines(401), 0),
+    ],
+    ids=["no word", "half", "closed", "torn", "empty", "spent", "504", "503", "429", "401"],
+)
+async def test_what_was_sent_and_not_refused_counts(
+    cloud: FaultyCloud, tmp_path: Path, fault: Fault, counted: int
+) -> None:
+    cloud.faults.append(fault)
+    settings = config(cloud.url, read_s=0.3, total_s=1.0)
+    async with reach(settings, tmp_path) as parts:
+        with contextlib.suppress(CloudRefused):
+            await asked(parts, Inquiry("evt-1", NAME))
+        spent = parts.budget.spent()
+        assert spent.requests == counted
+        assert (spent.tokens > settings.escalation.max_tokens) == bool(counted), (
+            "the estimate, for nobody told the usage"
+        )
+        assert (spent.money > 0) == bool(counted)
+
+
+async def test_every_try_that_may_be_billed_counts_beside_the_answer(cloud: FaultyCloud, tmp_path: Path) -> None:
+    cloud.faults.extend([closes_at_once, declines(503)])
+    async with reach(config(cloud.url, attempts=3), tmp_path) as parts:
+        *_, reply = await asked(parts, Inquiry("evt-1", NAME))
+        assert isinstance(reply, CloudReply)
+        assert (reply.text, reply.lost) == (ANSWER, 1)
+        assert parts.budget.spent().requests == 2
+        assert parts.budget.spent().tokens > 300 + 49
+
+
+async def test_what_could_not_be_sent_does_not_count(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        async with reach(config(url), tmp_path) as parts:
+            [deferred] = await asked(parts, Inquiry("evt-1", NAME))
+            assert isinstance(deferred, Deferred)
+            assert (parts.budget.spent().requests, parts.budget.spent().tokens) == (0, 0)
 
 
 async def test_a_full_disk_refuses_the_question_and_sends_nothing(cloud: FaultyCloud, tmp_path: Path) -> None:
