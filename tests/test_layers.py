@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "errors": 0, "messages": 0, "config": 0, "paths": 0,
+    "database": 0.5,
     "engines": 1, "knowledge": 1, "confidence": 1, "escalation": 1, "updates": 1, "telemetry": 1,
     "assistant": 2, "intake": 2, "sessions": 2, "prompts": 2, "library": 2, "understanding": 2, "installation": 2,
     "calibrating": 2, "dependencies": 2, "gathering": 2, "deciding": 2, "audits": 2, "drifting": 2,
@@ -68,6 +69,14 @@ def test_the_vocabulary_needs_nothing_but_pydantic() -> None:
         for module in imports_of(ROOT / "agent" / f"{name}.py"):
             top = module.split(".")[0]
             assert top == "agent" or top in sys.stdlib_module_names or top in L0_MAY_IMPORT, f"{name} imports {module}"
+
+
+def test_the_way_to_sqlite_needs_nothing_but_apsw() -> None:
+    import sys
+
+    for module in imports_of(ROOT / "agent" / "database.py"):
+        top = module.split(".")[0]
+        assert top in ("agent", "apsw") or top in sys.stdlib_module_names, f"database imports {module}"
 
 
 def test_quantize_imports_only_the_catalogue_and_the_engines() -> None:

@@ -15,32 +15,30 @@ daemon, or beside one.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import apsw
 
-from agent.errors import NotFound, StorageFailed, StorageFull
+from agent.database import BUSY_MS, Database, opened, transaction, translated
+from agent.errors import NotFound, StorageFailed
 
 FILE: Final = "audit.db"
 KEEP_BYTES: Final = 256 << 20
 """So much of the payloads is kept; beyond it the oldest are deleted, which the chain says."""
 _START: Final = "0" * 64
-_BUSY_MS: Final = 5000
 _SHARE_DELETED: Final = 0.1
 _MOST_FAULTS: Final = 1000
-_T = TypeVar("_T")
+_MODE: Final = 0o600
+_NAME: Final = "audit log"
+_REMEDY: Final = "Keep the file and look at what happened to the disk."
 
 _MIGRATIONS: Final = (
     """
@@ -99,25 +97,16 @@ class Verdict:
     faults: tuple[Fault, ...]
 
 
-class AuditLog:
-    """Async context manager over ``path`` (state folder / FILE). Methods raise StorageFull, StorageFailed."""
+class AuditLog(Database):
+    """``path`` (state folder / FILE), readable by its owner only. Methods raise as those of `Database`."""
 
     def __init__(self, path: Path, *, keep_bytes: int = KEEP_BYTES) -> None:
-        self._path = path
+        super().__init__(path, _MIGRATIONS, _NAME, _REMEDY, secure_delete=True, mode=_MODE)
         self._keep_bytes = keep_bytes
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
-        self._db: apsw.Connection | None = None
         self._kept_bytes = 0
 
-    async def __aenter__(self) -> AuditLog:
-        await self._run(self._open)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._run(self._close)
-        self._thread.shutdown()
+    def _ready(self, db: apsw.Connection) -> None:
+        self._kept_bytes = _kept_bytes(db)
 
     async def record(self, payload: bytes, *, key: str, session: str | None, path: str, endpoint: str) -> int:
         """Keep what is about to leave; its number in the chain. Call it before every send, with the very bytes that are
@@ -125,55 +114,33 @@ class AuditLog:
 
         ``key`` is the CloudRequest's. ``session`` None: that of an earlier send of the same key, if there was one.
         """
-        return await self._run(lambda: self._append(payload, key, session, path, endpoint))
+        return await self.run(lambda db: self._append(db, payload, key, session, path, endpoint))
 
     async def forget(self, session: str) -> int:
         """Delete what was sent for a session, from the disk too; how many payloads there were. What is sent later under
         their keys is recorded without its payload."""
-        return await self._run(lambda: _forget(self._open_db, session))
+        return await self.submit(lambda db: _forget(db, session))
 
     async def head(self) -> str:
         """``number:hash`` of the last entry, to be noted elsewhere."""
-        return await self._run(lambda: "{}:{}".format(*_head(self._open_db)))
+        return await self.submit(lambda db: "{}:{}".format(*_head(db)))
 
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        def run() -> _T:
-            with _translated(self._path):
-                return work()
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
-
-    def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = _opened(self._path)
-        self._kept_bytes = _kept_bytes(self._db)
-
-    def _close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-    @property
-    def _open_db(self) -> apsw.Connection:
-        if self._db is None:
-            raise StorageFailed(f"the audit log {self._path} is not open")
-        return self._db
-
-    def _append(self, payload: bytes, key: str, session: str | None, path: str, endpoint: str) -> int:
-        db, salt = self._open_db, secrets.token_bytes(32)
-        with _writing(db):
-            is_forgotten = next(db.execute("SELECT 1 FROM forgotten WHERE key = ?", (key,)), None) is not None
-            if session is None and not is_forgotten:
-                known = "SELECT session FROM payload WHERE key = ? AND session IS NOT NULL LIMIT 1"
-                session = next(db.execute(known, (key,)), (None,))[0]
-            seq = _link(db, "sent", key, path, endpoint, len(payload), _digest(salt, payload))
-            if is_forgotten:
-                _link(db, "deleted", detail=_numbers([seq]))
-            else:
-                row = (seq, session, key, salt, payload)
-                db.execute("INSERT INTO payload (seq, session, key, salt, data) VALUES (?,?,?,?,?)", row)
-                self._kept_bytes += len(payload)
-                self._make_room(db)
+    def _append(
+        self, db: apsw.Connection, payload: bytes, key: str, session: str | None, path: str, endpoint: str
+    ) -> int:
+        salt = secrets.token_bytes(32)
+        is_forgotten = next(db.execute("SELECT 1 FROM forgotten WHERE key = ?", (key,)), None) is not None
+        if session is None and not is_forgotten:
+            known = "SELECT session FROM payload WHERE key = ? AND session IS NOT NULL LIMIT 1"
+            session = next(db.execute(known, (key,)), (None,))[0]
+        seq = _link(db, "sent", key, path, endpoint, len(payload), _digest(salt, payload))
+        if is_forgotten:
+            _link(db, "deleted", detail=_numbers([seq]))
+        else:
+            row = (seq, session, key, salt, payload)
+            db.execute("INSERT INTO payload (seq, session, key, salt, data) VALUES (?,?,?,?,?)", row)
+            self._kept_bytes += len(payload)
+            self._make_room(db)
         return seq
 
     def _make_room(self, db: apsw.Connection) -> None:
@@ -222,12 +189,11 @@ def show(path: Path, seq: int) -> tuple[Entry, bytes | None]:
 def forget(path: Path, session: str) -> int:
     """As `AuditLog.forget`, beside a daemon or without one. Blocking. Raises as `verify`, StorageFull."""
     _must_exist(path)
-    with _translated(path):
-        db = _opened(path)
-        try:
-            return _forget(db, session)
-        finally:
-            db.close()
+    with (
+        translated(path, _NAME, _REMEDY),
+        closing(opened(path, _MIGRATIONS, secure_delete=True, mode=_MODE)) as db,
+    ):
+        return _forget(db, session)
 
 
 # ---------------------------------------------------------------- the chain
@@ -271,7 +237,7 @@ def _link(
 
 
 def _forget(db: apsw.Connection, session: str) -> int:
-    with _writing(db):
+    with transaction(db):
         rows = list(db.execute("SELECT seq, key FROM payload WHERE session = ? ORDER BY seq", (session,)))
         db.executemany("INSERT OR IGNORE INTO forgotten (key) VALUES (?)", {(key,) for _, key in rows})
         _drop(db, [int(seq) for seq, _ in rows])
@@ -382,58 +348,19 @@ def _parsed(detail: object) -> set[int]:
 # ---------------------------------------------------------------- the file
 
 
-def _opened(path: Path) -> apsw.Connection:
-    """A connection that may write; makes the file, readable by its owner only."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    db = apsw.Connection(str(path))
-    db.set_busy_timeout(_BUSY_MS)
-    list(db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON"))  # to the last
-    version = int(next(db.execute("PRAGMA user_version"))[0])
-    for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
-        with _writing(db):
-            db.execute(script)
-            db.execute(f"PRAGMA user_version = {number}")
-    return db
-
-
-@contextmanager
-def _writing(db: apsw.Connection) -> Iterator[None]:
-    """One transaction that nobody else writes in: the head is read and moved in it."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[apsw.Connection]:
+    """One state of the file, whatever a daemon writes meanwhile."""
     _must_exist(path)
-    with _translated(path):
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            db.set_busy_timeout(_BUSY_MS)
-            with db:  # one state of the file, whatever a daemon writes meanwhile
-                yield db
-        finally:
-            db.close()
+    with (
+        translated(path, _NAME, _REMEDY),
+        closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db,
+    ):
+        db.set_busy_timeout(BUSY_MS)
+        with transaction(db, "DEFERRED"):
+            yield db
 
 
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise NotFound(f"no audit log at {path}", remedy="Name the state folder with --state; nothing has left yet?")
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except apsw.FullError as error:
-        raise StorageFull(f"no space left for the audit log {path}", remedy="Free some disk space.") from error
-    except (apsw.Error, OSError) as error:
-        raise StorageFailed(
-            f"the audit log {path} failed: {error}", remedy="Keep the file and look at what happened to the disk."
-        ) from error

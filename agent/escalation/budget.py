@@ -14,19 +14,17 @@ device's calendar day. Prices are the endpoints' (``price_in`` and ``price_out``
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Literal
 
 import apsw
 
 from agent.config import Endpoint, Escalation
-from agent.errors import BudgetExhausted, StorageFailed, StorageFull
+from agent.database import Database, transaction
+from agent.errors import BudgetExhausted
 from agent.messages import ChatMessage, Usage
 
 Limit = Literal["requests", "tokens", "money"]
@@ -34,7 +32,6 @@ KEEP_DAYS = 90
 _CHARS_A_TOKEN = 3
 """Fewer than English text has, so that an estimate is rather too high."""
 _MESSAGE_TOKENS = 8
-_T = TypeVar("_T")
 
 _MIGRATIONS = (
     """
@@ -71,26 +68,14 @@ class Spent:
     money: float = 0.0
 
 
-class Budget:
-    """Async context manager over one SQLite file; the async methods raise StorageFull or StorageFailed."""
+class Budget(Database):
+    """One SQLite file; the async methods raise as those of `Database`."""
 
     def __init__(self, path: Path, limits: Escalation, *, clock: Callable[[], float] = time.time) -> None:
-        self._path = path
+        super().__init__(path, _MIGRATIONS, "budget")
         self._limits = limits
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="budget")
-        self._db: apsw.Connection | None = None
         self._spent = Spent("")
-
-    async def __aenter__(self) -> Budget:
-        await self._run(self._open)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._run(self._close)
-        self._thread.shutdown()
 
     @property
     def limits(self) -> Escalation:
@@ -108,99 +93,65 @@ class Budget:
     async def reserve(self, tokens: int, money: float = 0.0) -> int:
         """Count one more request with what it may take; the hold to settle or release. Durable when it returns.
         Raises BudgetExhausted, which names the limit."""
-        return await self._run(lambda: self._reserve(tokens, money))
+        return await self.submit(lambda db: self._reserve(db, tokens, money))
 
     async def settle(self, hold: int, usage: Usage, cost: float = 0.0, *, lost: int = 0) -> None:
         """Replace a reservation by what was used; a hold that is settled already stays as it is."""
-        await self._run(lambda: self._replace(hold, 1, usage.prompt_tokens + usage.completion_tokens, cost, lost))
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        await self.submit(lambda db: self._replace(db, hold, 1, tokens, cost, lost))
 
     async def release(self, hold: int, *, lost: int = 0) -> None:
         """Give a reservation back, but for what ``lost`` tries may have cost."""
-        await self._run(lambda: self._replace(hold, 0, 0, 0.0, lost))
-
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work)
+        await self.submit(lambda db: self._replace(db, hold, 0, 0, 0.0, lost))
 
     # ------------------------------------------------------------ on the database's thread
 
-    def _translated(self, work: Callable[[], _T]) -> _T:
-        try:
-            return work()
-        except apsw.FullError as error:
-            raise StorageFull(f"no space left for the budget {self._path}", remedy="Free some disk space.") from error
-        except apsw.Error as error:
-            raise StorageFailed(
-                f"the budget {self._path} failed: {error}", remedy="Move it away to start a new one."
-            ) from error
+    def _ready(self, db: apsw.Connection) -> None:
+        db.execute("DELETE FROM hold")  # of a process that has ended: they stay counted
+        db.execute("DELETE FROM day WHERE day NOT IN (SELECT day FROM day ORDER BY day DESC LIMIT ?)", (KEEP_DAYS,))
+        self._spent = _read(db, self._today())
 
-    def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = apsw.Connection(str(self._path))
-        db.set_busy_timeout(5000)
-        # fetchall: apsw runs the statements after one that gives a row only as the rows are read
-        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL").fetchall()
-        version = int(next(db.execute("PRAGMA user_version"))[0])
-        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
-            with db:
-                db.execute(script)
-                db.execute(f"PRAGMA user_version = {number}")
-        with db:
-            db.execute("DELETE FROM hold")  # of a process that has ended: they stay counted
-            db.execute("DELETE FROM day WHERE day NOT IN (SELECT day FROM day ORDER BY day DESC LIMIT ?)", (KEEP_DAYS,))
-        self._db = db
-        self._spent = self._read(self._today())
-
-    def _close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-    @property
-    def _open_db(self) -> apsw.Connection:
-        if self._db is None:
-            raise StorageFailed(f"the budget {self._path} is not open")
-        return self._db
-
-    def _reserve(self, tokens: int, money: float) -> int:
-        db, today = self._open_db, self._today()
-        with db:
-            spent = self._read(today)
+    def _reserve(self, db: apsw.Connection, tokens: int, money: float) -> int:
+        today = self._today()
+        with transaction(db):
+            spent = _read(db, today)
             if limit := _over(spent, self._limits, tokens=tokens, money=money):
                 raise BudgetExhausted(
                     f"the day's {limit} for the cloud are used up: {getattr(spent, limit):g} of "
                     f"{getattr(self._limits, f'daily_{limit}'):g}",
                     remedy=f"Raise escalation.daily_{limit}, or wait for tomorrow.",
                 )
-            self._add(today, 1, tokens, money)
+            _add(db, today, 1, tokens, money)
             db.execute("INSERT INTO hold (day, tokens, money) VALUES (?,?,?)", (today, tokens, money))
             hold = db.last_insert_rowid()
-        self._spent = self._read(today)
+        self._spent = _read(db, today)
         return hold
 
-    def _replace(self, hold: int, requests: int, tokens: int, money: float, lost: int = 0) -> None:
-        db = self._open_db
-        with db:
+    def _replace(self, db: apsw.Connection, hold: int, requests: int, tokens: int, money: float, lost: int) -> None:
+        with transaction(db):
             row = next(db.execute("DELETE FROM hold WHERE id = ? RETURNING day, tokens, money", (hold,)), None)
             if row is not None:
                 day, held_tokens, held_money = row
                 kept = lost - 1  # of the estimate, which counts once so far
-                self._add(day, requests + kept, tokens + kept * held_tokens, money + kept * held_money)
-        self._spent = self._read(self._today())
-
-    def _add(self, day: str, requests: int, tokens: int, money: float) -> None:
-        self._open_db.execute(
-            "INSERT INTO day (day, requests, tokens, money) VALUES (?,?,?,?) ON CONFLICT (day) DO UPDATE SET"
-            " requests = requests + excluded.requests, tokens = tokens + excluded.tokens,"
-            " money = max(0.0, money + excluded.money)",
-            (day, requests, tokens, money),
-        )
-
-    def _read(self, day: str) -> Spent:
-        row = next(self._open_db.execute("SELECT requests, tokens, money FROM day WHERE day = ?", (day,)), None)
-        return Spent(day, *row) if row else Spent(day)
+                _add(db, day, requests + kept, tokens + kept * held_tokens, money + kept * held_money)
+        self._spent = _read(db, self._today())
 
     def _today(self) -> str:
         return time.strftime("%Y-%m-%d", time.localtime(self._clock()))
+
+
+def _add(db: apsw.Connection, day: str, requests: int, tokens: int, money: float) -> None:
+    db.execute(
+        "INSERT INTO day (day, requests, tokens, money) VALUES (?,?,?,?) ON CONFLICT (day) DO UPDATE SET"
+        " requests = requests + excluded.requests, tokens = tokens + excluded.tokens,"
+        " money = max(0.0, money + excluded.money)",
+        (day, requests, tokens, money),
+    )
+
+
+def _read(db: apsw.Connection, day: str) -> Spent:
+    row = next(db.execute("SELECT requests, tokens, money FROM day WHERE day = ?", (day,)), None)
+    return Spent(day, *row) if row else Spent(day)
 
 
 def _over(spent: Spent, limits: Escalation, *, tokens: int, money: float) -> Limit | None:

@@ -1,31 +1,23 @@
-"""The knowledge database: how it is opened, its tables as numbered migrations, and its errors in our words.
-
-Migrations are append-only: a released one is never edited, a change is a new function at the end. ``user_version``
-counts the ones that a file has seen; each runs in one transaction with its count.
+"""The knowledge database: its tables as numbered migrations, and what its connections need beside them.
 
 Two tables are made while running, because their form depends on data: ``keywords_<collection>`` (FTS5, one for each
 collection, so that BM25 counts words within it) and ``bits`` (vec0, as wide as the embedding).
-
-A commit waits until the disk has it (synchronous = FULL in WAL mode), so what was acknowledged survives kill -9 and a
-power cut.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from agent.errors import Cancelled, OutpostError, StorageFailed, StorageFull
+from agent import database
+from agent.errors import Cancelled, StorageFailed
 
-BUSY_MS = 5000
 CACHE_KIB = 8192
-_LOW_SPACE = 1024 * 1024
 
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
@@ -34,39 +26,16 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     Raises StorageFull, StorageFailed (cannot be opened, is no database, was made by a newer version).
     """
     with translated(path):
-        flags = apsw.SQLITE_OPEN_READWRITE | (0 if read_only else apsw.SQLITE_OPEN_CREATE)
-        connection = apsw.Connection(str(path), flags=flags)
-        try:
-            connection.set_busy_timeout(BUSY_MS)
-            connection.enable_load_extension(True)
-            connection.load_extension(_vec0())
-            connection.enable_load_extension(False)
-            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            connection.execute("PRAGMA foreign_keys = ON")
-            if read_only:
-                connection.execute("PRAGMA query_only = ON")
-            else:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                migrate(connection, path)
-        except BaseException:
-            connection.close(True)
-            raise
-    return connection
-
-
-def migrate(connection: apsw.Connection, path: Path, to: int | None = None) -> None:
-    """Run the migrations that the file has not seen, up to number ``to`` (default: all)."""
-    seen = int(connection.execute("PRAGMA user_version").get)
-    if seen > len(MIGRATIONS):
-        raise StorageFailed(
-            f"{path} has schema {seen}; this version of Outpost knows {len(MIGRATIONS)}",
-            remedy="Use the newer Outpost that wrote it, or move the file away and ingest again.",
-        )
-    for number, migration in enumerate(MIGRATIONS[seen:to], start=seen + 1):
-        with immediate(connection):
-            connection.execute(migration)
-            connection.execute(f"PRAGMA user_version = {number}")
+        if not read_only:
+            return database.opened(path, MIGRATIONS, prepare=_prepare)
+        with ExitStack() as undo:
+            connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            undo.callback(connection.close, True)
+            connection.set_busy_timeout(database.BUSY_MS)
+            _prepare(connection)
+            connection.execute("PRAGMA query_only = ON")
+            undo.pop_all()
+        return connection
 
 
 def rows(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -76,38 +45,21 @@ def rows(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> l
 
 
 @contextmanager
-def immediate(connection: apsw.Connection) -> Iterator[None]:
-    """A write transaction that takes its lock at once; rolled back when the block raises."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
 def translated(path: Path) -> Iterator[None]:
     """SQLite's errors as ours, ``from`` them."""
-    try:
-        yield
-    except apsw.FullError as error:
-        raise _full(path) from error
-    except apsw.InterruptError as error:
-        raise Cancelled("the search was cancelled") from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StorageFailed(
-            f"the knowledge index {path} is damaged: {error}",
-            remedy="Move the file away and ingest the documents again.",
-        ) from error
-    except (apsw.BusyError, apsw.LockedError) as error:
-        raise StorageFailed(
-            f"the knowledge index {path} is in use by another process", remedy="Stop the other one, then try again."
-        ) from error
-    except apsw.Error as error:
-        raise _failed(path, error) from error
+    with database.translated(path, "knowledge index", "Move the file away and ingest the documents again."):
+        try:
+            yield
+        except apsw.InterruptError as error:
+            raise Cancelled("the search was cancelled") from error
+
+
+def _prepare(connection: apsw.Connection) -> None:
+    connection.enable_load_extension(True)
+    connection.load_extension(_vec0())
+    connection.enable_load_extension(False)
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _vec0() -> str:
@@ -116,24 +68,6 @@ def _vec0() -> str:
     if package is None or package.origin is None:
         raise StorageFailed("sqlite-vec is not installed", remedy="Run: pip install sqlite-vec")
     return str(Path(package.origin).with_name("vec0"))
-
-
-def _failed(path: Path, error: apsw.Error) -> OutpostError:
-    """An I/O error on a full disk does not always say so (the shared-memory file of WAL mode gives a plain one)."""
-    if isinstance(error, (apsw.IOError, apsw.CantOpenError)):
-        try:
-            space = os.statvfs(path.parent)
-            if space.f_bavail * space.f_frsize < _LOW_SPACE:
-                return _full(path)
-        except OSError:
-            pass
-    return StorageFailed(
-        f"the knowledge index {path} failed: {error}", remedy="Check that the folder exists and can be written."
-    )
-
-
-def _full(path: Path) -> StorageFull:
-    return StorageFull(f"no space left for the knowledge index {path}", remedy="Free some disk space, then try again.")
 
 
 _DOCUMENTS_AND_KEYWORDS = """

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from agent.database import transaction
 from agent.errors import BadModel, InputTooLarge, InvalidDocument, InvalidRequest, NotFound
 from agent.knowledge import bits, filters, schema
 from agent.knowledge.chunks import Chunk, Sentence, StoredSentence
@@ -445,13 +446,13 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with schema.translated(self.path), schema.immediate(self._db):
+        with schema.translated(self.path), transaction(self._db):
             yield
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """One snapshot for several statements."""
-        with schema.translated(self.path), self._db:
+        with schema.translated(self.path), transaction(self._db, "DEFERRED"):
             yield
 
 

@@ -8,25 +8,21 @@ operator allows it. ``synchronous=FULL`` and ``secure_delete``: what was stored 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import apsw
 
-from agent.errors import StorageFailed, StorageFull
+from agent.database import Database
 
 JUDGED = 20_000
 """Events whose label is remembered as counted, and served answers that a visitor may still judge."""
 _SEQUENCES = 50
-_T = TypeVar("_T")
 
 _MIGRATIONS = (
     """
@@ -91,28 +87,22 @@ class Example:
     at: float
 
 
-class Labels:
-    """Async context manager over the file; every method raises StorageFull or StorageFailed, and what it changed is on
-    the disk when it returns. ``keep``: most examples; 0 keeps none, and erases those of before at the start."""
+class Labels(Database):
+    """One SQLite file; its methods raise as those of `Database`, and what they changed is on the disk when they return.
+    ``keep``: most examples; 0 keeps none, and erases those of before at the start."""
 
     def __init__(self, path: Path, *, keep: int = 0, clock: Callable[[], float] = time.time) -> None:
-        self._path = path
+        super().__init__(path, _MIGRATIONS, "labels", secure_delete=True)
         self._keep = keep
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
-        self._db: apsw.Connection | None = None
         self.seed = ""
         """Drawn once for this file: which answers are audited depends on it and on their event ids only."""
 
-    async def __aenter__(self) -> Labels:
-        await self._submit(self._open)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._submit(self._close)
-        self._thread.shutdown()
+    def _ready(self, db: apsw.Connection) -> None:
+        drawn = secrets.token_hex(16)
+        db.execute("INSERT INTO seed SELECT ? WHERE NOT EXISTS (SELECT 1 FROM seed)", (drawn,))
+        self.seed = str(next(db.execute("SELECT value FROM seed"))[0])
+        db.execute("DELETE FROM example WHERE number <= (SELECT max(number) FROM example) - ?", (self._keep,))
 
     # ------------------------------------------------------------ audits that wait
 
@@ -127,7 +117,7 @@ class Labels:
             db.execute(f"INSERT OR IGNORE INTO audit ({columns}) VALUES ({marks})", values)
             db.execute("DELETE FROM audit WHERE rowid NOT IN (SELECT rowid FROM audit ORDER BY place LIMIT ?)", (most,))
 
-        await self._run(work)
+        await self.run(work)
 
     async def due(self) -> Waiting | None:
         """The next to audit."""
@@ -141,21 +131,21 @@ class Labels:
             values: dict[str, Any] = dict(zip(names, row, strict=True))
             return Waiting(**values | {"features": json.loads(values["features"])})
 
-        return await self._run(work)
+        return await self.submit(work)
 
     async def waiting(self) -> int:
-        return await self._run(lambda db: int(next(db.execute("SELECT count(*) FROM audit"))[0]))
+        return await self.submit(lambda db: int(next(db.execute("SELECT count(*) FROM audit"))[0]))
 
     async def postpone(self, event_id: str, until: float) -> None:
-        await self._run(lambda db: db.execute("UPDATE audit SET next_try = ? WHERE event_id = ?", (until, event_id)))
+        await self.execute("UPDATE audit SET next_try = ? WHERE event_id = ?", until, event_id)
 
     async def drop(self, event_id: str) -> None:
         """Erase an audit without a label."""
-        await self._run(lambda db: db.execute("DELETE FROM audit WHERE event_id = ?", (event_id,)))
+        await self.execute("DELETE FROM audit WHERE event_id = ?", event_id)
 
     async def drop_before(self, at: float) -> None:
         """Erase audits of answers before ``at`` (Unix seconds)."""
-        await self._run(lambda db: db.execute("DELETE FROM audit WHERE at < ?", (at,)))
+        await self.execute("DELETE FROM audit WHERE at < ?", at)
 
     async def spend(self, day: str, most: int) -> bool:
         """Take one of the day's audits; False where there is none left."""
@@ -166,14 +156,14 @@ class Labels:
             db.execute("UPDATE day SET audits = audits + 1 WHERE day = ? AND audits < ?", (day, most))
             return db.changes() > 0
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def spent(self, day: str) -> int:
         def work(db: apsw.Connection) -> int:
             row = next(db.execute("SELECT audits FROM day WHERE day = ?", (day,)), (0,))
             return int(row[0])
 
-        return await self._run(work)
+        return await self.submit(work)
 
     # ------------------------------------------------------------ labels
 
@@ -200,7 +190,7 @@ class Labels:
             newest = "SELECT key FROM sequence ORDER BY changed_at DESC LIMIT ?"
             db.execute(f"DELETE FROM sequence WHERE key NOT IN ({newest})", (_SEQUENCES,))
 
-        await self._run(work)
+        await self.run(work)
 
     async def sequences(self) -> dict[str, dict[str, Any]]:
         """The states of all sequences by key."""
@@ -208,11 +198,11 @@ class Labels:
         def work(db: apsw.Connection) -> dict[str, dict[str, Any]]:
             return {key: json.loads(state) for key, state in db.execute("SELECT key, state FROM sequence")}
 
-        return await self._run(work)
+        return await self.submit(work)
 
     async def restart(self, key: str) -> None:
         """Forget a sequence."""
-        await self._run(lambda db: db.execute("DELETE FROM sequence WHERE key = ?", (key,)))
+        await self.execute("DELETE FROM sequence WHERE key = ?", key)
 
     async def remember_served(self, event_id: str, route: str, certificate: str | None) -> None:
         """So that a visitor's judgement finds its sequence."""
@@ -221,7 +211,7 @@ class Labels:
             db.execute("INSERT OR IGNORE INTO served VALUES (?, ?, ?)", (event_id, route, certificate))
             db.execute("DELETE FROM served WHERE rowid <= (SELECT max(rowid) FROM served) - ?", (JUDGED,))
 
-        await self._run(work)
+        await self.run(work)
 
     async def to_judge(self, event_id: str) -> tuple[str, str | None] | None:
         """Route and certificate of a served answer that has no label, and waits for no other."""
@@ -238,12 +228,12 @@ class Labels:
             )
             return (str(row[0]), row[1]) if row else None
 
-        return await self._run(work)
+        return await self.submit(work)
 
     # ------------------------------------------------------------ drift
 
     async def windows(self) -> dict[str, bytes]:
-        return await self._run(
+        return await self.submit(
             lambda db: {key: bytes(data) for key, data in db.execute("SELECT key, scores FROM window")}
         )
 
@@ -253,7 +243,7 @@ class Labels:
             newest = "SELECT key FROM window ORDER BY changed_at DESC LIMIT ?"
             db.execute(f"DELETE FROM window WHERE key NOT IN ({newest})", (_SEQUENCES,))
 
-        await self._run(work)
+        await self.run(work)
 
     # ------------------------------------------------------------ examples
 
@@ -261,7 +251,7 @@ class Labels:
         """Keep an event's example where the operator allows it; the oldest beyond the limit go."""
 
         if self._keep:
-            await self._run(lambda db: self._insert_example(db, event_id, session, example))
+            await self.run(lambda db: self._insert_example(db, event_id, session, example))
 
     def _insert_example(self, db: apsw.Connection, event_id: str, session: str | None, example: Example) -> None:
         body = json.dumps(asdict(example), ensure_ascii=False)
@@ -280,10 +270,10 @@ class Labels:
             )
             return [(int(number), str(body)) for number, body in rows]
 
-        return await self._run(work)
+        return await self.submit(work)
 
     async def count_examples(self) -> int:
-        return await self._run(lambda db: int(next(db.execute("SELECT count(*) FROM example"))[0]))
+        return await self.submit(lambda db: int(next(db.execute("SELECT count(*) FROM example"))[0]))
 
     async def forget(self, session: str) -> int:
         """Erase all that a session asked; how many audits and examples that were."""
@@ -295,52 +285,4 @@ class Labels:
                 erased += db.changes()
             return erased
 
-        return await self._run(work)
-
-    # ------------------------------------------------------------ the file
-
-    async def _run(self, work: Callable[[apsw.Connection], _T]) -> _T:
-        def transaction() -> _T:
-            if self._db is None:
-                raise StorageFailed(f"the labels {self._path} are not open")
-            with self._db:
-                return work(self._db)
-            raise AssertionError("a transaction of apsw swallows no exception")
-
-        return await self._submit(transaction)
-
-    async def _submit(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work)
-
-    def _translated(self, work: Callable[[], _T]) -> _T:
-        try:
-            return work()
-        except apsw.FullError as error:
-            raise StorageFull(f"no space left for the labels {self._path}", remedy="Free some disk space.") from error
-        except apsw.Error as error:
-            raise StorageFailed(
-                f"the labels {self._path} failed: {error}", remedy="Move it away to start a new one."
-            ) from error
-
-    def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = apsw.Connection(str(self._path))
-        db.set_busy_timeout(5000)
-        # fetchall: apsw runs the statements after one that gives a row only as the rows are read
-        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON").fetchall()
-        version = int(next(db.execute("PRAGMA user_version"))[0])
-        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
-            with db:
-                db.execute(script)
-                db.execute(f"PRAGMA user_version = {number}")
-        with db:
-            drawn = secrets.token_hex(16)
-            db.execute("INSERT INTO seed SELECT ? WHERE NOT EXISTS (SELECT 1 FROM seed)", (drawn,))
-            self.seed = str(next(db.execute("SELECT value FROM seed"))[0])
-            db.execute("DELETE FROM example WHERE number <= (SELECT max(number) FROM example) - ?", (self._keep,))
-        self._db = db
-
-    def _close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        return await self.run(work)

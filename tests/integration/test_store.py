@@ -14,6 +14,7 @@ import apsw
 import numpy as np
 import pytest
 
+from agent.database import migrate
 from agent.errors import BadModel, InputTooLarge, InvalidDocument, InvalidRequest, NotFound, StorageFailed, StorageFull
 from agent.knowledge import filters, schema, vectors
 from agent.knowledge.markdown import chunks_of
@@ -350,7 +351,7 @@ def test_k_has_limits(store: Store, k: int) -> None:
 def test_an_index_of_the_first_schema_is_brought_up(tmp_path: Path) -> None:
     path = tmp_path / "knowledge.db"
     with closing(apsw.Connection(str(path))) as db:
-        schema.migrate(db, path, to=1)
+        migrate(db, path, schema.MIGRATIONS, to=1)
         db.execute("INSERT INTO collections VALUES (1, 'default')")
         db.execute(
             "CREATE VIRTUAL TABLE keywords_1 USING fts5 (heading, body, content='', contentless_delete=1,"
