@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Final, Literal, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 import apsw
 
@@ -146,7 +146,7 @@ class Database:
     is cancelled leaves its work to finish. Parameters as of `opened` and `translated`; the folder is made, too.
     """
 
-    close_s: ClassVar[float] = 10.0
+    close_s: float = 10.0
     """What still runs so long after leaving the context is interrupted; the file is given up after twice as long."""
 
     def __init__(
