@@ -32,7 +32,7 @@ from agent.confidence.live import Judge, LiveRisk, Sequence, Source
 from agent.config import Promise, Risk, RouteName
 from agent.drifting import Drifting
 from agent.errors import BudgetExhausted, CloudRefused, CloudUnavailable, PrivacyFailed, StorageFailed, StorageFull
-from agent.messages import Answer, CloudReply, Evidence, Inquiry
+from agent.messages import CLOUD_CUT, Answer, CloudReply, Evidence, Inquiry
 from agent.prompts import is_refusal
 from agent.telemetry.drift import Drift
 from agent.telemetry.journal import Event, Journal, Rating
@@ -172,7 +172,7 @@ class Audits:
         }
         self._drifting.saw(features, searched=seen.answer.retrieval != "none")
         answer, event_id = seen.answer, seen.answer.event_id
-        if answer.answer_kind == "cloud":
+        if answer.answer_kind == "cloud" and answer.reason != CLOUD_CUT:
             await self._learn_from_escalation(seen)
         if answer.decision not in ("local", "action") or answer.route not in ROUTES:
             return
@@ -284,6 +284,9 @@ class Audits:
             await self._labels.postpone(waiting.event_id, self._clock() + (error.retry_after_s or _AGAIN_S))
             return "unavailable"
         except (CloudRefused, PrivacyFailed):
+            await self._labels.drop(waiting.event_id)
+            return "refused"
+        if reply.cut:  # what the rest would have said, nobody knows
             await self._labels.drop(waiting.event_id)
             return "refused"
         alike = self._agree(waiting.answer, reply.text)

@@ -19,7 +19,7 @@ from agent.confidence.routing import Circumstances, Route
 from agent.config import Assistant as AssistantConfig
 from agent.config import Overrides, Policy, RouteName
 from agent.errors import CloudRefused, OutpostError
-from agent.messages import CloudDelta, CloudReply, Decision, Deferred, Evidence, Inquiry, Piece, Privacy
+from agent.messages import CLOUD_CUT, CloudDelta, CloudReply, Decision, Deferred, Evidence, Inquiry, Piece, Privacy
 
 ROUTES: tuple[RouteName, ...] = get_args(RouteName)
 
@@ -174,7 +174,8 @@ async def asked(escalator: Escalator, inquiry: Inquiry, route: Route) -> AsyncGe
     """The cloud's words as they come, then one Outcome.
 
     With a reply the reason is why the device did not answer, also where the question was to be deferred (a reply that
-    was kept needs no line). Whatever goes wrong hands the question over to a person, with the error's code as reason.
+    was kept needs no line); a reply that is not whole has a reason of its own, and a note says the other. Whatever goes
+    wrong hands the question over to a person, with the error's code as reason.
     """
     ended: CloudReply | Deferred | None = None
     try:
@@ -189,7 +190,12 @@ async def asked(escalator: Escalator, inquiry: Inquiry, route: Route) -> AsyncGe
         yield Outcome(Decision("handoff", error.code), note=f"no answer of the cloud: {error.message}", unasked=unasked)
         return
     if isinstance(ended, CloudReply):
-        yield Outcome(Decision("escalated", route.cause or route.decision.reason), ended)
+        cause = route.cause or route.decision.reason
+        if ended.cut:
+            note = f"the cloud's answer is cut off: it had no more tokens (escalation.max_tokens); asked for: {cause}"
+            yield Outcome(Decision("escalated", CLOUD_CUT), ended, note)
+        else:
+            yield Outcome(Decision("escalated", cause), ended)
         return
     assert ended is not None, "an escalator ends with a reply or a deferral"
     reason = route.decision.reason if route.decision.kind == "deferred" else ended.reason

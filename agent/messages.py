@@ -315,6 +315,9 @@ class Answer:
 
 # ---------------------------------------------------------------- escalation
 
+CLOUD_CUT = "cloud_cut"
+"""The reason code of an answer that the cloud did not end: it had no more tokens (escalation.max_tokens)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
@@ -365,7 +368,7 @@ class CloudDelta:
 class CloudReply:
     """The cloud's whole answer, once; ``path`` is the way it came, ``endpoint`` who gave it, ``cost`` in the money of
     the price table; ``cached``: it was given to the same question before and is given again; ``lost``: earlier tries
-    that were sent and brought no usage, which the cloud may have billed, too."""
+    that were sent and brought no usage, which the cloud may have billed, too; ``cut``: it ends where the tokens did."""
 
     key: str
     text: str
@@ -376,6 +379,7 @@ class CloudReply:
     cost: float = 0.0
     cached: bool = False
     lost: int = 0
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

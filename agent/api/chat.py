@@ -45,7 +45,7 @@ async def respond(body: ChatRequest, request: Request, daemon: Services) -> Resp
             "object": "chat.completion",
             "created": created,
             "model": ASSISTANT,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+            "choices": [{"index": 0, "message": message, "finish_reason": _finish(answer), "logprobs": None}],
             "usage": usage_object(answer.usage),
             "outpost": outpost_object(answer),
         }
@@ -76,6 +76,10 @@ def outpost_object(answer: Answer) -> JsonObject:
     }
 
 
+def _finish(answer: Answer) -> str:
+    return "length" if answer.cloud is not None and answer.cloud.cut else "stop"
+
+
 def _cloud(reply: CloudReply) -> JsonObject:
     return {
         "path": reply.path,
@@ -83,6 +87,7 @@ def _cloud(reply: CloudReply) -> JsonObject:
         "model": reply.model,
         "cost": reply.cost,
         "cached": reply.cached,
+        "cut": reply.cut,
         "usage": usage_object(reply.usage),
     }
 
@@ -154,7 +159,7 @@ async def _stream(
                 daemon.remember_latency(event)
                 for piece in _PIECE.findall(_unshown(event.text, shown)):
                     yield chunk({"content": piece})
-                yield chunk({}, finish_reason="stop", outpost=outpost_object(event))
+                yield chunk({}, finish_reason=_finish(event), outpost=outpost_object(event))
                 if body.stream_options and body.stream_options.include_usage:
                     yield sse(_chunk(id, created, choices=[], usage=usage_object(event.usage)))
     yield SSE_DONE

@@ -20,7 +20,7 @@ from agent.api.services import Services, attended, services, unless_gone
 from agent.api.wire import HandoffAnswer, JsonObject, sse
 from agent.errors import Conflict, InvalidRequest, NotFound
 from agent.escalation.cases import Case, State
-from agent.messages import Document
+from agent.messages import CLOUD_CUT, Document
 
 router = APIRouter()
 Daemon = Annotated[Services, Depends(services)]
@@ -98,6 +98,7 @@ def _answer(case: Case) -> JsonObject | None:
     return {
         "text": case.answer,
         "answer_kind": case.answer_kind,
+        "cut": case.reason == CLOUD_CUT,
         "by": case.answered_by,
         "language": case.language,
         "at": case.changed_at,

@@ -45,7 +45,7 @@ class Delta:
 @dataclass(frozen=True, slots=True)
 class Final:
     """``endpoint`` is the gateway's name for the server that answered, ``cost`` by the gateway's price table, ``lost``
-    as in CloudReply."""
+    and ``cut`` as in CloudReply."""
 
     text: str
     endpoint: str
@@ -53,6 +53,7 @@ class Final:
     usage: Usage = field(default_factory=Usage)
     cost: float = 0.0
     lost: int = 0
+    cut: bool = False
     kind: Literal["answer"] = "answer"
 
 

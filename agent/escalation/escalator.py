@@ -166,7 +166,7 @@ class Escalator:
                 async for event in events:
                     if isinstance(event, CloudReply):
                         await self._keep(hold, event_id, event)
-                        if not personal:
+                        if not personal and not event.cut:
                             self._learnt.append((inquiry, event))
                     yield event
         except CloudUnavailable as error:
@@ -306,9 +306,9 @@ class Escalator:
             await self._budget.release(hold)
             return True
         case = await self._outbox.get(event_id)
-        if not await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint):
+        if not await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint, cut=reply.cut):
             _log.info("a second answer to %s was dropped", event_id)
-        elif not case.personal and len(row.request.messages) == _WITHOUT_HISTORY:
+        elif not case.personal and not reply.cut and len(row.request.messages) == _WITHOUT_HISTORY:
             found = tuple(Quote("", "", "", text, 0.0) for text in case.passages)
             inquiry = Inquiry(event_id, case.question, None, found, (), case.language, case.collection)
             self._learnt.append((inquiry, reply))
@@ -342,7 +342,7 @@ class Escalator:
         """Settle what was answered while the asker waits; where that fails they are answered all the same."""
         try:
             await self._budget.settle(hold, reply.usage, reply.cost, lost=reply.lost)
-            await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint, late=False)
+            await self._outbox.settle(event_id, reply.text, "cloud", reply.endpoint, late=False, cut=reply.cut)
         except (StorageFull, StorageFailed) as error:
             _log.warning("an answer could not be stored: %s", error)
             self._abandoned.append(event_id)

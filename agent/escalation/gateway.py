@@ -324,7 +324,9 @@ class Gateway:
                         refused = CloudRefused("the upstream's answer is too large to be sent by MQTT")
                         refused.lost = 1 + event.lost
                         raise refused
-                    return envelope.Final(event.text, event.endpoint, event.model, usage, event.cost, event.lost)
+                    return envelope.Final(
+                        event.text, event.endpoint, event.model, usage, event.cost, event.lost, event.cut
+                    )
                 pending.append(event.text)
                 if time.monotonic() - told >= _DELTA_S:
                     await self._send_piece(job, envelope.Delta(number, "".join(pending)))

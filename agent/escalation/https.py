@@ -288,7 +288,8 @@ class Https:
         if not text.strip():
             raise _empty(finish)
         used = usage or completions.estimated_usage(request, text)
-        yield CloudReply(request.key, text, "https", target.name, model, used, _cost(target.endpoint, used))
+        cost, cut = _cost(target.endpoint, used), finish == "length"
+        yield CloudReply(request.key, text, "https", target.name, model, used, cost, cut=cut)
 
     async def _open(self, lane: _Lane, request: CloudRequest, limits: _Limits) -> httpx.Response:
         """The response with its body unread; a dialect that the server does not understand is changed on the way."""

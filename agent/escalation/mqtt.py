@@ -141,6 +141,7 @@ class MqttPath:
                             final.usage,
                             final.cost,
                             lost=final.lost,
+                            cut=final.cut,
                         )
                         return
                     case envelope.Failed() as failed:

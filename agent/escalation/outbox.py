@@ -44,7 +44,7 @@ from agent.escalation.cases import (
     passages_of,
 )
 from agent.escalation.store import Store
-from agent.messages import AnswerKind, CloudRequest, Inquiry
+from agent.messages import CLOUD_CUT, AnswerKind, CloudRequest, Inquiry
 
 KEEP_S = 24 * 3600.0
 """How long an answer can be fetched after it came."""
@@ -120,18 +120,39 @@ class Outbox:
         self.stir()
 
     async def settle(
-        self, event_id: str, answer: str, kind: AnswerKind, by: str, *, late: bool = True, learned: bool = False
+        self,
+        event_id: str,
+        answer: str,
+        kind: AnswerKind,
+        by: str,
+        *,
+        late: bool = True,
+        learned: bool = False,
+        cut: bool = False,
     ) -> bool:
         """Store the answer and erase what was needed to get it. False where there is an answer already (or no such
-        row): this one is dropped. ``late``: the asker is told by the channels."""
+        row): this one is dropped. ``late``: the asker is told by the channels. ``cut``: it is not whole, which becomes
+        the row's reason."""
 
         def update(db: apsw.Connection) -> bool:
             now = self._clock()
             db.execute(
                 "UPDATE inquiry SET state = 'answered', answer = ?, answer_kind = ?, answered_by = ?, learned = ?,"
-                " changed_at = ?, expires_at = ?, request = NULL, restore = NULL, passages = '[]',"
-                " bytes = ? + length(CAST(question AS BLOB)) WHERE event_id = ? AND state IN ('waiting', 'handed_off')",
-                (answer, kind, by, learned, now, now + KEEP_S, ROW_BYTES + len(answer.encode()), event_id),
+                " reason = iif(?, ?, reason), changed_at = ?, expires_at = ?, request = NULL, restore = NULL,"
+                " passages = '[]', bytes = ? + length(CAST(question AS BLOB))"
+                " WHERE event_id = ? AND state IN ('waiting', 'handed_off')",
+                (
+                    answer,
+                    kind,
+                    by,
+                    learned,
+                    cut,
+                    CLOUD_CUT,
+                    now,
+                    now + KEEP_S,
+                    ROW_BYTES + len(answer.encode()),
+                    event_id,
+                ),
             )
             if db.changes() == 0:
                 return False

@@ -168,6 +168,7 @@ async def test_a_request_is_answered_by_the_server_behind_the_gateway(
     assert 0 < reply.usage.completion_tokens <= 8
     assert reply.usage.prompt_tokens > 0
     assert reply.text
+    assert reply.cut == (reply.usage.completion_tokens == 8), "the gateway says that the answer is not whole"
 
 
 async def test_an_answer_streams(broker: Broker, both: tuple[RunningGateway, RunningGateway]) -> None:

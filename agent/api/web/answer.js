@@ -69,6 +69,7 @@ export class Turn {
     if (deferred) content.push(text("p", "deferred_note", undefined, { class: "words" }), because(outpost));
     if (notice) content.push(text("p", notice.key, notice.values, { class: "words" }));
     if (outpost.decision === "handoff") content.push(handoff(outpost, said));
+    if (outpost.cloud?.cut) content.push(because(outpost));
     const rest = source ? outpost.sources.filter((other) => other !== source) : outpost.sources;
     if (source) content.push(cite(source));
     if (rest.length) content.push(sources(rest, sourcesTitle(outpost, source)));
@@ -103,6 +104,7 @@ export class Turn {
     this.verdict.after(this.words);
     this.words.lang = answer.language || language();
     this.words.replaceChildren(render(answer.text));
+    if (answer.cut) this.words.after(because({ reason: "cloud_cut" }));
     this.body.querySelector(".how").before(feedback(rate));
   }
 
