@@ -27,12 +27,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agent.config import Promise
 
-Floats = NDArray[np.float64]
+# Plain floats: a label costs 20 us this way, and a device whose risk is watched at idle does without numpy (6 MB).
+Rows = list[list[float]]
+"""One number for every supposed risk (row) and bet."""
 
 Source = Literal["cloud", "visitor"]
 
@@ -95,8 +94,8 @@ class Sequence:
         self._judges = dict(judges)
         self._risks = [step * promise.epsilon for step in _STEPS if step * promise.epsilon < 1.0]
         self._odds = {source: _all_odds(judge, self._risks) for source, judge in self._judges.items()}
-        self._capital = np.zeros((len(self._risks), len(_GAPS)))
-        self._against = np.full((len(self._risks), len(_SHRUNK)), 1.0 / len(_SHRUNK))
+        self._capital: Rows = [[0.0] * len(_GAPS) for _ in self._risks]
+        self._against: Rows = [[1.0 / len(_SHRUNK)] * len(_SHRUNK) for _ in self._risks]
         self._ruled_out = 0
         self._upper = len(self._risks)
         self._labels: dict[Source, int] = dict.fromkeys(self._judges, 0)
@@ -120,13 +119,11 @@ class Sequence:
         self._wrong[source] += wrong
         target = 1.0 / self._promise.delta
         above, below = self._odds[source]
-        self._capital = np.minimum(_RICH, (self._capital + fresh) * above[int(wrong)])
-        self._against = np.minimum(_RICH, self._against * below[int(wrong)])
-        ruled_out = self._capital.sum(axis=1) + unspent >= target
-        while self._ruled_out < len(self._risks) and ruled_out[self._ruled_out]:
+        self._capital = _bet(self._capital, fresh, above[int(wrong)])
+        self._against = _bet(self._against, 0.0, below[int(wrong)])
+        while self._ruled_out < len(self._risks) and sum(self._capital[self._ruled_out]) + unspent >= target:
             self._ruled_out += 1
-        too_high = self._against.sum(axis=1) >= target
-        while self._upper > 0 and too_high[self._upper - 1]:
+        while self._upper > 0 and sum(self._against[self._upper - 1]) >= target:
             self._upper -= 1
 
     def risk(self) -> LiveRisk:
@@ -149,8 +146,8 @@ class Sequence:
         """Everything, as JSON can hold it; for `restore`."""
         return {
             "terms": self._terms(),
-            "capital": self._capital.tolist(),
-            "against": self._against.tolist(),
+            "capital": self._capital,
+            "against": self._against,
             "ruled_out": self._ruled_out,
             "upper": self._upper,
             "labels": self._labels,
@@ -163,8 +160,8 @@ class Sequence:
         sequence = cls(promise, judges)
         if state.get("terms") != sequence._terms():
             return sequence
-        sequence._capital = np.array(state["capital"], dtype=np.float64)
-        sequence._against = np.array(state["against"], dtype=np.float64)
+        sequence._capital = [[float(value) for value in row] for row in state["capital"]]
+        sequence._against = [[float(value) for value in row] for row in state["against"]]
         sequence._ruled_out, sequence._upper = int(state["ruled_out"]), int(state["upper"])
         sequence._labels = {source: int(state["labels"][source]) for source in judges}
         sequence._wrong = {source: int(state["wrong"][source]) for source in judges}
@@ -177,12 +174,27 @@ class Sequence:
         return [self._promise.epsilon, self._promise.delta, judges, list(_STEPS), list(_GAPS), list(_SHRUNK), _BLOCK]
 
 
-def _all_odds(judge: Judge, risks: list[float]) -> tuple[Floats, Floats]:
-    """What bets multiply their capital by, indexed by [called wrong, supposed risk, bet]: those of the lower bound, and
-    those of the upper."""
+def _all_odds(judge: Judge, risks: list[float]) -> tuple[tuple[Rows, Rows], tuple[Rows, Rows]]:
+    """What bets multiply their capital by where an answer is called right, and called wrong: those of the lower bound,
+    and those of the upper."""
     above = [[_odds(judge.most(risk), judge.most(risk + (1.0 - risk) * gap)) for gap in _GAPS] for risk in risks]
     below = [[_odds(judge.least(risk), judge.least(risk) * share) for share in _SHRUNK] for risk in risks]
-    return np.moveaxis(np.array(above), 2, 0), np.moveaxis(np.array(below), 2, 0)
+    return _by_verdict(above), _by_verdict(below)
+
+
+def _by_verdict(odds: list[list[tuple[float, float]]]) -> tuple[Rows, Rows]:
+    return [[right for right, _ in row] for row in odds], [[wrong for _, wrong in row] for row in odds]
+
+
+def _bet(capital: Rows, fresh: float, odds: Rows) -> Rows:
+    """The capital after a label; ``fresh`` is what begins to bet now."""
+    return [
+        [
+            grown if (grown := (value + fresh) * ratio) < _RICH else _RICH  # a third of what `min` costs
+            for value, ratio in zip(row, ratios, strict=True)
+        ]
+        for row, ratios in zip(capital, odds, strict=True)
+    ]
 
 
 def _odds(supposed: float, bet: float) -> tuple[float, float]:
