@@ -23,6 +23,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -89,7 +90,7 @@ class Gate:
     score: Score
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `id` is kept
 class Certificate:
     """The promise of one route: among the answers that it gives with a confidence of at least ``threshold`` at most
     the share ``epsilon`` is wrong; the procedure that says so errs with a probability of at most ``delta``.
@@ -122,7 +123,7 @@ class Certificate:
     measures: Mapping[str, float] = field(default_factory=dict)
     scores: tuple[float, ...] = ()
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Stable: the route and the beginning of the hash of all that the certificate says."""
         return f"{self.route}-{hashlib.sha256(dump(self)).hexdigest()[:12]}"
