@@ -19,14 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, get_args
 
-import phonenumbers
-
 from agent.errors import PrivacyFailed
 from agent.escalation import identifiers, phrases
 from agent.escalation.identifiers import Kind, Span
 from agent.escalation.words import COMMON, GIVEN, NOUNS
 
-_UNEXPECTED: Final = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_UNEXPECTED: Final = (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError)
 """What a mistake in here can raise; every one of them keeps the request at home."""
 _REMEDY: Final = "Nothing has left the device; a person has to answer."
 _PASSES: Final = 4
@@ -35,7 +33,8 @@ _EDGES: Final = frozenset(" \t\n,;")
 
 class Finder:
     """Finds personal data by patterns, check digits and the device's lists. ``phone_region`` is the ISO 3166 country of
-    telephone numbers without a prefix. Immutable; the first call of `spans` loads telephone metadata."""
+    telephone numbers without a prefix. Immutable; `spans` is for threads, for the first number that it meets
+    loads telephone metadata."""
 
     def __init__(self, names: Iterable[str] = (), places: Iterable[str] = (), phone_region: str = "GB") -> None:
         self._region = phone_region
@@ -83,6 +82,8 @@ class Finder:
         american = bool(_AMERICAN.fullmatch(written.strip()))
         if not (international or national or american or named):
             return False
+        import phonenumbers  # late: a device that never asks does without telephone metadata
+
         number = re.sub(r"\(0\)", "", written)
         if number.startswith("00"):
             number = "+" + number[2:].lstrip(" ")
