@@ -377,6 +377,7 @@ def _gauges(services: Services) -> State:
             "cloud_requests_today": spent.requests,
             "cloud_tokens_today": spent.tokens,
             "cloud_money_today": spent.money,
+            "audit_entries": services.reach.audit.length,
             "cloud_online": float(services.reach.escalator.online()),
             **({} if outbox is None else {f"outbox_{name}": value for name, value in asdict(outbox).items()}),
             **({} if services.reach.link is None else {"mqtt_connected": float(services.reach.link.online())}),

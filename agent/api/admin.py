@@ -88,6 +88,7 @@ async def operator_status(daemon: Daemon) -> JsonObject:
         "serving": await promise.serving(daemon),
         "budget": promise.budget(daemon),
         "escalation": _escalation(await daemon.reach.escalator.status()),
+        "audit": await _audit(daemon),
         "live_risk": await audits.to_json(daemon.audits),
         "latency_ms": _latency(daemon.recent_ms),
         "notes": list(daemon.notes()),
@@ -134,6 +135,12 @@ def _model(model: ModelStatus, reference: set[str]) -> JsonObject:
         "pinned": model.pinned,
         "reference": model.model in reference,
     }
+
+
+async def _audit(daemon: Services) -> JsonObject:
+    """Where the chain of what left ends: whoever notes it elsewhere notices a chain that was cut or made anew."""
+    head = await daemon.reach.audit.head()
+    return {"entries": int(head.partition(":")[0]), "head": head}
 
 
 def _escalation(status: EscalationStatus) -> JsonObject:

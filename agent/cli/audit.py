@@ -31,7 +31,9 @@ def _file(state: Path | None) -> Path:
 
 @app.command()
 def verify(
-    head: Annotated[str, typer.Option(help="NUMBER:HASH that an earlier verification printed.")] = "",
+    head: Annotated[
+        str, typer.Option(help="A head that was noted before, NUMBER:HASH or HASH: it must be part of the chain.")
+    ] = "",
     state: State = None,
     json: Json = False,
 ) -> None:

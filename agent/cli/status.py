@@ -97,6 +97,7 @@ def _print_promise(found: dict[str, Any]) -> None:
             f"{budget[name]['spent']:g} of {budget[name]['limit']:g} {name}" for name in ("requests", "tokens", "money")
         )
         console.print(f"today's budget: {spent}")
+    console.print(f"audit log: {found['audit']['entries']} entries, head {found['audit']['head']}", markup=False)
 
 
 def _print_live(live: dict[str, Any]) -> None:

@@ -6,8 +6,9 @@ with their salt and session, so that a person's data can be deleted: with the sa
 the words, and the chain still verifies. That payloads were deleted is an entry of the chain itself; one that is missing
 without such an entry is a fault.
 
-Whoever may write the file can also write a whole new chain. Note the head somewhere else (`outpost audit verify` prints
-it) and give it to a later verification: then the old entries cannot be other ones.
+Whoever may write the file can also write a whole new chain, or cut its end off. Note the head somewhere else (`outpost
+audit verify` and `outpost status` print it) and give it to a later verification: then the entries up to it are the same
+ones, and all there.
 
 `AuditLog` is the daemon's, on a thread of its own. The functions at the end read and change the same file without a
 daemon, or beside one.
@@ -104,9 +105,12 @@ class AuditLog(Database):
         super().__init__(path, _MIGRATIONS, _NAME, _REMEDY, secure_delete=True, mode=_MODE)
         self._keep_bytes = keep_bytes
         self._kept_bytes = 0
+        self.length = 0
+        """Entries of the chain as this object saw it last, for metrics."""
 
     def _ready(self, db: apsw.Connection) -> None:
         self._kept_bytes = _kept_bytes(db)
+        self.length = _head(db)[0]
 
     async def record(self, payload: bytes, *, key: str, session: str | None, path: str, endpoint: str) -> int:
         """Keep what is about to leave; its number in the chain. Call it before every send, with the very bytes that are
@@ -123,7 +127,8 @@ class AuditLog(Database):
 
     async def head(self) -> str:
         """``number:hash`` of the last entry, to be noted elsewhere."""
-        return await self.submit(lambda db: "{}:{}".format(*_head(db)))
+        self.length, hash = await self.submit(_head)
+        return f"{self.length}:{hash}"
 
     def _append(
         self, db: apsw.Connection, payload: bytes, key: str, session: str | None, path: str, endpoint: str
@@ -141,6 +146,7 @@ class AuditLog(Database):
             db.execute("INSERT INTO payload (seq, session, key, salt, data) VALUES (?,?,?,?,?)", row)
             self._kept_bytes += len(payload)
             self._make_room(db)
+        self.length = _head(db)[0]
         return seq
 
     def _make_room(self, db: apsw.Connection) -> None:
@@ -161,7 +167,8 @@ class AuditLog(Database):
 
 
 def verify(path: Path, *, noted: str = "") -> Verdict:
-    """Check every entry and every payload; ``noted`` is a head that was noted earlier. Blocking; reads only.
+    """Check every entry and every payload; ``noted`` is a head that was noted earlier, ``number:hash`` or the hash
+    alone. Blocking; reads only.
 
     Raises NotFound where there is no log, StorageFailed where the file is no database any more.
     """
@@ -310,7 +317,10 @@ class _Check:
             self._fault(missing, "is missing at the end")
         if head < last or (head == last and head_hash != hash):
             self._fault(last, "is not where the chain was said to end")
-        if self._noted:
+        if self._noted and ":" not in self._noted:
+            if self._noted not in {_START, *self._hashes.values()}:
+                self._fault(last, f"is the last, and none is the one that was noted ({self._noted})")
+        elif self._noted:
             number, _, noted_hash = self._noted.partition(":")
             if not number.isdecimal() or (int(number) and self._hashes.get(int(number)) != noted_hash):
                 at = int(number) if number.isdecimal() else 0

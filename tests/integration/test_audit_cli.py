@@ -55,6 +55,22 @@ def test_verify_list_show_and_forget(state: Path) -> None:
     assert "4 entries, 1 payloads kept, 2 deleted; no faults" in again.stdout
 
 
+def test_a_chain_that_was_cut_is_noticed_by_a_noted_head(state: Path) -> None:
+    noted = json.loads(outpost(state, "verify", "--json").stdout)["head"]
+    digest = noted.partition(":")[2]
+    assert outpost(state, "verify", "--head", digest).returncode == 0
+    db = apsw.Connection(str(state / "audit.db"))
+    for table in ("entry", "payload"):
+        db.execute(f"DELETE FROM {table} WHERE seq = 3")
+    db.execute("UPDATE head SET (seq, hash) = (SELECT seq, hash FROM entry WHERE seq = 2)")
+    db.close()
+    assert outpost(state, "verify").returncode == 0, "the file alone does not tell"
+    for head in (noted, digest):
+        cut = outpost(state, "verify", "--head", head)
+        assert cut.returncode == 1
+        assert "noted" in cut.stdout + cut.stderr
+
+
 def test_a_fault_is_named_and_the_exit_code_is_1(state: Path) -> None:
     db = apsw.Connection(str(state / "audit.db"))
     db.execute("UPDATE entry SET at = at - 3600 WHERE seq = 2")

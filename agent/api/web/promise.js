@@ -14,7 +14,7 @@ function word(prefix, value) {
   return has(key) ? say(key) : value.replaceAll("_", " ");
 }
 
-export function showPromise({ promise, serving, budget, escalation }) {
+export function showPromise({ promise, serving, budget, escalation, audit }) {
   put($("promise-words"), "op_promise_words", {
     risk: share(promise.epsilon),
     certainty: share(1 - promise.delta),
@@ -33,6 +33,7 @@ export function showPromise({ promise, serving, budget, escalation }) {
     tokens: spent(budget.tokens),
     money: spent(budget.money, 2),
   });
+  put($("audit-words"), "op_audit", { entries: number(audit.entries), head: audit.head });
 }
 
 function row(route) {
