@@ -2,6 +2,7 @@
 
     saw (every answer) -> drift of the confidences
                        -> a share of what was served locally waits in labels.db
+                       -> what the cloud answered, now or later, says whether the device would have been right
     run (at idle)      -> the cloud is asked the same -> agreement -> label -> live risk -> revoked, once it is too high
     judged (feedback)  -> label, where the operator allows it
 
@@ -21,8 +22,8 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, cast
 
 from pydantic import TypeAdapter
@@ -31,7 +32,16 @@ from agent.confidence.certificate import ROUTES, Standing
 from agent.confidence.live import Judge, LiveRisk, Sequence, Source
 from agent.config import Promise, Risk, RouteName
 from agent.drifting import Drifting
-from agent.errors import BudgetExhausted, CloudRefused, CloudUnavailable, PrivacyFailed, StorageFailed, StorageFull
+from agent.errors import (
+    BudgetExhausted,
+    CloudRefused,
+    CloudUnavailable,
+    NotFound,
+    PrivacyFailed,
+    StorageFailed,
+    StorageFull,
+)
+from agent.escalation.cases import Case
 from agent.messages import CLOUD_CUT, Answer, CloudReply, Evidence, Inquiry
 from agent.prompts import is_refusal
 from agent.telemetry.drift import Drift
@@ -47,6 +57,7 @@ _QUIET_PAUSES: Final = 3
 """Pauses without a question after which the device counts as idle."""
 _WINDOW_PAUSES: Final = 30
 """Pauses between two moments at which the confidences are written down: a kill loses that many seconds of them."""
+_LATE_PAUSES: Final = 5
 _AGAIN_S: Final = 300.0
 _INQUIRY: Final = TypeAdapter(Inquiry)
 _log = logging.getLogger("outpost.audits")
@@ -64,6 +75,18 @@ class Cloud(Protocol):
     async def consult(self, inquiry: Inquiry) -> CloudReply:
         """The answer now or not at all, kept nowhere. Raises CloudUnavailable, CloudRefused, PrivacyFailed,
         BudgetExhausted."""
+        ...
+
+
+class Later(Protocol):
+    """Where answers that come later are found (agent/escalation/outbox.py)."""
+
+    async def ended(self, event_ids: Collection[str]) -> list[str]:
+        """Those that wait for the cloud no longer."""
+        ...
+
+    async def get(self, event_id: str) -> Case:
+        """Raises NotFound."""
         ...
 
 
@@ -138,6 +161,7 @@ class Audits:
         journal: Journal,
         metrics: Metrics,
         busy: Callable[[], bool],
+        later: Later | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._risk = risk
@@ -149,6 +173,7 @@ class Audits:
         self._journal = journal
         self._metrics = metrics
         self._busy = busy
+        self._later = later
         self._clock = clock
         self._states: dict[str, dict[str, Any]] = {}
         self._drifting = Drifting(labels, metrics, self._standing)
@@ -173,7 +198,10 @@ class Audits:
         self._drifting.saw(features, searched=seen.answer.retrieval != "none")
         answer, event_id = seen.answer, seen.answer.event_id
         if answer.answer_kind == "cloud" and answer.reason != CLOUD_CUT:
-            await self._learn_from_escalation(seen)
+            example = self._judged(self._unjudged(seen), answer.text)
+            await self._labels.add_example(event_id, seen.inquiry.session, example)
+        if answer.decision == "deferred":
+            await self._labels.expect(event_id, seen.inquiry.session, self._unjudged(seen))
         if answer.decision not in ("local", "action") or answer.route not in ROUTES:
             return
         if self._risk.feedback_labels:
@@ -221,21 +249,41 @@ class Audits:
     def _may_leave(self, seen: Seen) -> bool:
         return self._cloud is not None and seen.barrier in (None, "budget_exhausted")
 
-    async def _learn_from_escalation(self, seen: Seen) -> None:
-        """The cloud's answer judges what the device would have said."""
+    def _unjudged(self, seen: Seen) -> Example:
+        """What the device would have said to a question that the cloud answers."""
         held = [c for c in seen.candidates if c.evidence.route in AUDITED]
         best = max(held, key=lambda c: c.evidence.confidence, default=Held(Evidence("none", {}, 0.0), ""))
-        right = bool(best.text) and self._agree(best.text, seen.answer.text)
-        example = _example(
+        return _example(
             seen.inquiry,
             (best.text, best.evidence),
-            seen.answer.text,
-            right=right,
+            "",
+            right=False,
             source="escalation",
             share=1.0,
             at=self._clock(),
         )
-        await self._labels.add_example(seen.answer.event_id, seen.inquiry.session, example)
+
+    def _judged(self, example: Example, cloud: str) -> Example:
+        """The cloud's answer judges what the device would have said."""
+        right = bool(example.answer) and self._agree(example.answer, cloud)
+        return replace(example, right=right, answers=_known(example.answer if right else cloud))
+
+    async def learn_late(self) -> None:
+        """Take the answers that came later for examples, as those that came at once. Raises StorageFull,
+        StorageFailed."""
+        expected = await self._labels.expected() if self._later is not None else {}
+        if self._later is None or not expected:
+            return
+        for event_id in await self._later.ended(expected):
+            session, example = expected[event_id]
+            try:
+                case = await self._later.get(event_id)
+            except NotFound:  # forgotten, or the device was off for longer than answers are kept
+                await self._labels.unexpect(event_id)
+                continue
+            whole = case.answer is not None and case.answer_kind == "cloud" and case.reason != CLOUD_CUT
+            learnt = self._judged(example, case.answer or "") if whole else None
+            await self._labels.unexpect(event_id, session, learnt)
 
     # ------------------------------------------------------------ audits
 
@@ -251,6 +299,8 @@ class Audits:
                     if pauses % _WINDOW_PAUSES == 1:
                         await self.enforce()
                         await self._drifting.keep()
+                    if pauses % _LATE_PAUSES == 0:
+                        await self.learn_late()
                     if quiet >= _QUIET_PAUSES:
                         await self.audit()
                 except (StorageFull, StorageFailed) as error:  # tried again in a moment; the daemon goes on
@@ -447,10 +497,9 @@ def _example(
     at: float,
 ) -> Example:
     answer, evidence = device
-    known = answer if right else cloud
     return Example(
         question=inquiry.text,
-        answers=() if is_refusal(known) else (known,),
+        answers=_known(answer if right else cloud),
         collection=inquiry.collection,
         language=inquiry.language,
         route=evidence.route,
@@ -462,3 +511,8 @@ def _example(
         share=share,
         at=at,
     )
+
+
+def _known(answer: str) -> tuple[str, ...]:
+    """Acceptable answers, where this is the best that is known."""
+    return () if is_refusal(answer) else (answer,)

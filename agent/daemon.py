@@ -216,6 +216,7 @@ async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _
             journal=journal,
             metrics=metrics,
             busy=lambda: admission.active > 0,
+            later=beyond.outbox,
         )
         await audits.open()
         assistant = Assistant(

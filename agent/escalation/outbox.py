@@ -21,6 +21,7 @@ change.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -245,6 +246,18 @@ class Outbox:
             if row is None:
                 raise NotFound(f"no question {event_id!r} is waiting", remedy="Answers are kept for a day.")
             return case_of(row)
+
+        return await self._store.run(select)
+
+    async def ended(self, event_ids: Collection[str]) -> list[str]:
+        """Those of these events that wait for the cloud no longer, or are not here."""
+
+        def select(db: apsw.Connection) -> list[str]:
+            waiting = "SELECT event_id FROM inquiry WHERE state = 'waiting'"
+            given = json.dumps(list(event_ids))
+            return [
+                id for (id,) in db.execute(f"SELECT value FROM json_each(?) WHERE value NOT IN ({waiting})", (given,))
+            ]
 
         return await self._store.run(select)
 

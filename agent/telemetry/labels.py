@@ -42,6 +42,11 @@ _MIGRATIONS = (
     );
     CREATE INDEX audit_place ON audit (place);
     """,
+    """
+    CREATE TABLE expected (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, session TEXT, body TEXT NOT NULL
+    );
+    """,
 )
 
 
@@ -102,7 +107,8 @@ class Labels(Database):
         drawn = secrets.token_hex(16)
         db.execute("INSERT INTO seed SELECT ? WHERE NOT EXISTS (SELECT 1 FROM seed)", (drawn,))
         self.seed = str(next(db.execute("SELECT value FROM seed"))[0])
-        db.execute("DELETE FROM example WHERE number <= (SELECT max(number) FROM example) - ?", (self._keep,))
+        for table in ("example", "expected"):
+            db.execute(f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM {table}) - ?", (self._keep,))
 
     # ------------------------------------------------------------ audits that wait
 
@@ -261,6 +267,38 @@ class Labels(Database):
             )
             db.execute("DELETE FROM example WHERE number <= (SELECT max(number) FROM example) - ?", (self._keep,))
 
+    async def expect(self, event_id: str, session: str | None, example: Example) -> None:
+        """Keep what is known of an event whose answer comes later, until `expected` is told."""
+
+        def work(db: apsw.Connection) -> None:
+            body = json.dumps(asdict(example), ensure_ascii=False)
+            db.execute(
+                "INSERT OR REPLACE INTO expected (event_id, session, body) VALUES (?, ?, ?)", (event_id, session, body)
+            )
+            db.execute("DELETE FROM expected WHERE number <= (SELECT max(number) FROM expected) - ?", (self._keep,))
+
+        if self._keep:
+            await self.run(work)
+
+    async def expected(self) -> dict[str, tuple[str | None, Example]]:
+        """What `expect` keeps: session and example by event, oldest first."""
+
+        def work(db: apsw.Connection) -> dict[str, tuple[str | None, Example]]:
+            rows = db.execute("SELECT event_id, session, body FROM expected ORDER BY number")
+            return {str(id): (session, _example(str(body))) for id, session, body in rows}
+
+        return await self.submit(work)
+
+    async def unexpect(self, event_id: str, session: str | None = None, example: Example | None = None) -> None:
+        """The answer is there, or never comes: forget what was expected, and keep the example where it is one now."""
+
+        def work(db: apsw.Connection) -> None:
+            db.execute("DELETE FROM expected WHERE event_id = ?", (event_id,))
+            if db.changes() and example is not None:  # else the session was forgotten meanwhile
+                self._insert_example(db, event_id, session, example)
+
+        await self.run(work)
+
     async def examples(self, after: int = 0, limit: int = 500) -> list[tuple[int, str]]:
         """Some examples as JSON lines with their numbers, oldest first, those after number ``after``."""
 
@@ -280,9 +318,14 @@ class Labels(Database):
 
         def work(db: apsw.Connection) -> int:
             erased = 0
-            for table in ("audit", "example"):
+            for table in ("audit", "example", "expected"):
                 db.execute(f"DELETE FROM {table} WHERE session = ?", (session,))
                 erased += db.changes()
             return erased
 
         return await self.run(work)
+
+
+def _example(body: str) -> Example:
+    found = json.loads(body)
+    return Example(**found | {"answers": tuple(found["answers"])})

@@ -96,6 +96,7 @@ def test_a_promise_is_audited_broken_revoked_and_reinstated(tmp_path: Path) -> N
         with running_daemon(state, settings=settings(cloud)) as device:
             device.cli("knowledge", "add", str(DEMO / "documents"))
             _audits_agree(device, promised)
+            _late_answers_teach(device)
             with cloud.client(operator=True) as client:  # from now on the cloud knows nothing, and says so
                 client.delete("/v1/knowledge/default").raise_for_status()
             _audits_revoke(device, promised)
@@ -126,6 +127,22 @@ def _audits_agree(device: RunningDaemon, promised: Certificate) -> None:
     assert len(rows) - len(right) == found["wrong"]["cloud"]
     assert all(row["source"] == "audit" and row["answers"] == [row["answer"]] for row in right)
     assert f'outpost_live_risk_audits_total{{outcome="alike",route="quote"}} {len(right)}.0' in metrics
+
+
+def _late_answers_teach(device: RunningDaemon) -> None:
+    """The cloud's answer to a question that had to wait is an example like one that came at once."""
+    for question, more in (("Xylophones zigzagging?", {"deadline_s": 0.5}), ("Zeppelins yodelling?", {})):
+        with device.client() as client:
+            body = {"model": "outpost", "messages": [{"role": "user", "content": question}], "outpost": more}
+            told = client.post("/v1/chat/completions", json=body).raise_for_status().json()["outpost"]
+        assert told["decision"] == ("deferred" if more else "escalated"), told
+
+    def taught() -> set[str]:
+        with device.client(operator=True) as client:
+            rows = [json.loads(line) for line in client.get("/admin/examples").text.splitlines()]
+        return {row["question"] for row in rows if row["source"] == "escalation" and not row["right"]}
+
+    wait_for(lambda: taught() == {"Xylophones zigzagging?", "Zeppelins yodelling?"})
 
 
 def _audits_revoke(device: RunningDaemon, promised: Certificate) -> None:

@@ -17,7 +17,9 @@ from agent.confidence.certificate import Certificate, Certificates, Score, dump
 from agent.confidence.live import Judge
 from agent.config import Risk
 from agent.errors import BudgetExhausted, CloudRefused, CloudUnavailable, NotFound, PrivacyFailed
-from agent.messages import Answer, ChatMessage, CloudReply, Evidence, Inquiry, Quote
+from agent.escalation.outbox import Outbox
+from agent.escalation.store import Store
+from agent.messages import Answer, ChatMessage, CloudReply, CloudRequest, Evidence, Inquiry, Quote
 from agent.telemetry.journal import Journal
 from agent.telemetry.labels import Labels
 from agent.telemetry.metrics import Metrics
@@ -78,7 +80,9 @@ class Device:
 
 
 @asynccontextmanager
-async def device(state: Path, risk: Risk = RISK, cloud: Cloud | None = None) -> AsyncIterator[Device]:
+async def device(
+    state: Path, risk: Risk = RISK, cloud: Cloud | None = None, later: Outbox | None = None
+) -> AsyncIterator[Device]:
     """The parts over ``state``, with a certificate for quotes."""
     cloud, clock = cloud or Cloud(), Clock()
     certificates = Certificates(state / "certificates", state / "none", risk, lambda route: LOADED)
@@ -100,6 +104,7 @@ async def device(state: Path, risk: Risk = RISK, cloud: Cloud | None = None) -> 
             journal=journal,
             metrics=metrics,
             busy=lambda: False,
+            later=later,
             clock=clock,
         )
         await audits.open()
@@ -358,6 +363,8 @@ async def test_audits_and_escalations_leave_examples_where_they_are_allowed(tmp_
         await one.audits.saw(seen("bad", "false"))
         await one.audits.audit()
         await one.audits.saw(seen("asked", decision="escalated", answer_kind="cloud", route="none", confidence=0.2))
+        cut = seen("cut", decision="escalated", reason="cloud_cut", answer_kind="cloud", route="none")
+        await one.audits.saw(cut)
         one.cloud.says = "I don't know."
         await one.audits.saw(seen("unknown"))
         await one.audits.audit()
@@ -378,6 +385,40 @@ async def test_audits_and_escalations_leave_examples_where_they_are_allowed(tmp_
         await one.audits.saw(seen("e2"))
         await one.audits.audit()
         assert await one.labels.examples() == []
+
+
+async def test_answers_that_come_later_leave_examples_as_those_that_came_at_once(tmp_path: Path) -> None:
+    async with Store(tmp_path / "outbox.db") as store:
+        outbox = Outbox(store, limit_bytes=1 << 20, person_s=60.0)
+        names = ("good", "bad", "cut", "refused", "person", "gone", "forgotten", "waits")
+        async with device(tmp_path, later=outbox) as one:
+            for name in names:
+                told = seen(name, decision="deferred", reason="offline", route="none", confidence=0.2)
+                if name == "forgotten":
+                    told = replace(told, inquiry=replace(told.inquiry, session="visitor-2"))
+                request = CloudRequest(name, name, (), 10, expires_at=4e9)
+                if name != "gone":
+                    await outbox.put(told.inquiry, request, b"", personal=False)
+                await one.audits.saw(told)
+            await one.audits.learn_late()
+            assert await one.labels.examples() == [], "nothing is answered yet"
+            await outbox.settle("good", "true", "cloud", "near")
+            await outbox.settle("bad", "false", "cloud", "near")
+            await outbox.settle("cut", "tr", "cloud", "near", cut=True)
+            await outbox.refuse("refused", "cloud_refused")
+            await outbox.settle("person", "true", "person", "desk")
+            await outbox.settle("forgotten", "true", "cloud", "near")
+            assert await one.audits.forget("visitor-2") == 1
+        async with device(tmp_path, later=outbox) as one:  # whatever ended in between
+            await one.audits.learn_late()
+            rows = [json.loads(line) for _, line in await one.labels.examples()]
+            told_of = [(row["question"], row["answers"], row["right"], row["source"], row["share"]) for row in rows]
+            assert told_of == [
+                ("what is good?", ["true"], True, "escalation", 1.0),
+                ("what is bad?", ["false"], False, "escalation", 1.0),
+            ]
+            assert rows[0]["features"] == {"x": 0.2}
+            assert list(await one.labels.expected()) == ["waits"]
 
 
 async def test_examples_are_bounded_and_end_with_the_permission(tmp_path: Path) -> None:
