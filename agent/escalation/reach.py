@@ -10,13 +10,13 @@ whose policy is local-only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
 
 from agent.config import Config
-from agent.escalation import envelope
 from agent.escalation.audit import AuditLog
 from agent.escalation.budget import Budget
 from agent.escalation.cache import Cache, Likeness
@@ -24,11 +24,11 @@ from agent.escalation.endpoints import is_configured
 from agent.escalation.escalator import Escalator, Path, Recorder
 from agent.escalation.handoff import Announcer, notices
 from agent.escalation.https import Https
-from agent.escalation.link import MqttLink
-from agent.escalation.mqtt import MqttPath
 from agent.escalation.outbox import Outbox
 from agent.escalation.store import Store
-from agent.messages import CloudDelta, CloudReply, CloudRequest
+
+if TYPE_CHECKING:
+    from agent.escalation.link import MqttLink
 
 NEARLY_FULL = 0.9
 
@@ -61,24 +61,6 @@ class Reach:
             tasks.create_task(self.announcer.announce(), name="escalation:announce")
 
 
-class _Recorded:
-    """The path MQTT with its payload kept before it leaves."""
-
-    def __init__(self, path: MqttPath, recorder: Recorder) -> None:
-        self._path = path
-        self._recorder = recorder
-
-    def online(self) -> bool:
-        return self._path.online()
-
-    async def ask(self, request: CloudRequest, *, deadline_s: float) -> AsyncGenerator[CloudDelta | CloudReply, None]:
-        payload = envelope.encode_request(request)
-        await self._recorder.record(payload, key=request.key, path="mqtt", endpoint="gateway")
-        async with aclosing(self._path.ask(request, deadline_s=deadline_s)) as events:
-            async for event in events:
-                yield event
-
-
 @asynccontextmanager
 async def reach(config: Config, state: FilePath, likeness: Likeness | None = None) -> AsyncIterator[Reach]:
     """The parts over the files in ``state``; ``likeness`` None: only the same words find a kept answer. Raises
@@ -89,14 +71,19 @@ async def reach(config: Config, state: FilePath, likeness: Likeness | None = Non
         budget = await stack.enter_async_context(Budget(state / "budget.db", config.escalation))
         audit = await stack.enter_async_context(AuditLog(state / "audit.db"))
         recorder = Recorder(audit)
-        link = _link(config)
+        link = None
+        if config.mqtt.host:
+            # Late, for aiomqtt and paho come with it; while the daemon starts nobody waits on the loop.
+            from agent.escalation import broker
+
+            link = broker.device_link(config)
         paths: list[Path] = []
         if consent and config.escalation.enabled:
             for name in config.escalation.paths:
                 if name == "https" and is_configured(config.escalation):
                     paths.append(await stack.enter_async_context(Https(config.escalation, recorder=recorder)))
                 elif name == "mqtt" and link is not None:
-                    paths.append(_Recorded(await stack.enter_async_context(MqttPath(link)), recorder))
+                    paths.append(await stack.enter_async_context(broker.recorded_path(link, recorder)))
         outbox = Outbox(
             store,
             limit_bytes=config.escalation.outbox_mb << 20,
@@ -115,11 +102,3 @@ async def reach(config: Config, state: FilePath, likeness: Likeness | None = Non
         announcer = Announcer(config.handoff, config.device, store, outbox, link, outward=consent)
         await stack.enter_async_context(announcer)
         yield Reach(escalator, outbox, announcer, audit, budget, link)
-
-
-def _link(config: Config) -> MqttLink | None:
-    if not config.mqtt.host:
-        return None
-    name = f"outpost-{config.device.site}-{config.device.name}"
-    prefix = f"outpost/{config.device.site}/{config.device.name}"
-    return MqttLink(config.mqtt, client_id=name, prefix=prefix)
