@@ -1,7 +1,7 @@
-"""The daemon: `serve` puts the parts together, runs them under one TaskGroup and takes them down in order (L4).
+"""The daemon: `serve` runs the parts (agent/parts.py) under one TaskGroup and takes them down in order (L4).
 
-    state folder, lock, operator's token -> journal, knowledge -> pool with every installed model -> assistant
-    -> HTTP on a socket that is bound before anything else is started -> READY=1 once the pinned models are loaded
+    state folder, lock, operator's token -> HTTP on a socket that is bound before anything else is started
+    -> the parts -> READY=1 once the pinned models are loaded
 
 SIGTERM and SIGINT stop it: no new requests, the running ones finish within `DRAIN_S`, then workers, databases and the
 lock go; a second signal does not wait. The state folder belongs to one daemon at a time.
@@ -19,43 +19,21 @@ import secrets
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
 
 from agent import __version__
-from agent.api import by_mqtt
-from agent.api.admission import Admission
 from agent.api.app import create_app
 from agent.api.guard import Access, allowed_hosts
 from agent.api.services import Services
-from agent.assistant import Assistant
-from agent.audits import Audits
-from agent.calibrating import Calibrating
-from agent.confidence.agreement import FALSE_ALARM, MISS, alike
-from agent.confidence.certificate import Certificates
-from agent.confidence.live import Judge
 from agent.config import Config
-from agent.dependencies import Dependencies
-from agent.engines.clients import TextClient, TrainingReport
-from agent.engines.pool import Pool
-from agent.engines.process import measure_pss
 from agent.errors import ConfigError, OutpostError, StorageFailed
-from agent.escalation.mqtt import MqttAsk
-from agent.escalation.reach import reach
 from agent.installation import Installation
-from agent.knowledge.intents import training_texts
-from agent.library import Library
-from agent.messages import InstalledModel
-from agent.paths import shipped
-from agent.telemetry.journal import Journal
-from agent.telemetry.labels import Labels
-from agent.telemetry.metrics import Metrics, State
-from agent.understanding import WORKER, Understanding
+from agent.parts import Condition, parts
 
 DRAIN_S = 10.0
 _HOUSEKEEPING_S = 1.0
@@ -65,19 +43,11 @@ _SPARE_CONNECTIONS = 64
 _log = logging.getLogger("outpost")
 
 
-@dataclass(slots=True)
-class _Condition:
-    """What changes while the daemon runs, besides what the parts know themselves."""
-
-    ready: bool = False
-    notes: dict[str, str] = field(default_factory=dict)
-
-
 async def serve(config: Config, state: Path) -> None:
     """Run until a signal stops it. Raises ConfigError (address, token, state folder), StorageFailed."""
     with _state_lock(state), contextlib.closing(_listen(config)) as listener:
         operator_token = _operator_token(state)
-        async with _parts(config, state) as (services, condition, background):
+        async with parts(config, state) as (services, condition, installation):
             access = Access(
                 operator_token=operator_token,
                 user_token=_user_token(config),
@@ -91,6 +61,7 @@ async def serve(config: Config, state: Path) -> None:
                     log_config=None,
                     access_log=False,
                     lifespan="off",
+                    ws="none",  # there are none; uvicorn would load a library for them where one is installed
                     timeout_graceful_shutdown=int(DRAIN_S),
                     server_header=False,
                     h11_max_incomplete_event_size=64 << 10,
@@ -101,6 +72,7 @@ async def serve(config: Config, state: Path) -> None:
                 tasks.create_task(_announce(services, condition, listener), name="daemon:announce")
                 keeping = tasks.create_task(_keep_house(services), name="daemon:housekeeping")
                 feeding = tasks.create_task(_feed_watchdog(services), name="daemon:watchdog")
+                background = _Background(services, condition, installation, config)
                 background.start(tasks)
                 await server.serve(sockets=[listener])
                 _notify("STOPPING")
@@ -123,7 +95,7 @@ class _Background:
     """Work that goes on behind the first requests: pinned models, intents, embeddings of stored documents."""
 
     services: Services
-    condition: _Condition
+    condition: Condition
     installation: Installation
     config: Config
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -164,151 +136,10 @@ class _Background:
             _log.warning("%s: %s", what, error)
 
 
-@asynccontextmanager
-async def _parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, _Condition, _Background]]:
-    """Every part, started; ended in reverse order."""
-    installation = await asyncio.to_thread(Installation.open, state)
-    condition = _Condition()
-    metrics = Metrics()
-    metrics.info.labels(__version__).set(1)
-    async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(Journal(state / "journal.db"))
-        pool = await stack.enter_async_context(Pool(config.pool))
-        specs = installation.specs(config)
-        for spec in specs.values():
-            pool.register(spec)
-        library = await stack.enter_async_context(
-            Library(
-                state / "knowledge.db",
-                pool,
-                installation.embedding(config.models.embedding),
-                installation.ranker(config.models.ranker),
-            )
-        )
-        understanding = Understanding(
-            pool, library.embed, state / "intents", library.embedding_id, pinned=WORKER in config.models.pinned
-        )
-        text = TextClient(pool, config.models.text) if config.models.text else None
-        beyond = await stack.enter_async_context(reach(config, state))
-        dependencies = Dependencies(
-            pack=lambda: understanding.pack,
-            min_confidence=config.assistant.min_confidence,
-            embedding=lambda: installation.embedding(config.models.embedding),
-            ranker=lambda: installation.ranker(config.models.ranker),
-            text=lambda: installation.slm(config.models.text),
-        )
-        certificates = Certificates(
-            state / "certificates", shipped("models", "reference", "certificates"), config.risk, dependencies
-        )
-        await asyncio.to_thread(certificates.refresh)
-        admission = Admission(config.server.queue)
-        labels = await stack.enter_async_context(Labels(state / "labels.db", keep=config.risk.keep_examples))
-        audits = Audits(
-            config.risk,
-            labels=labels,
-            certificates=certificates,
-            cloud=beyond.escalator if config.escalation.enabled else None,
-            agree=alike,
-            judges={
-                "cloud": Judge(config.risk.cloud_error, FALSE_ALARM, MISS),
-                "visitor": Judge(config.risk.feedback_error),
-            },
-            journal=journal,
-            metrics=metrics,
-            busy=lambda: admission.active > 0,
-            later=beyond.outbox,
-        )
-        await audits.open()
-        assistant = Assistant(
-            config.assistant,
-            retriever=library,
-            text=text,
-            understanding=understanding,
-            journal=journal,
-            metrics=metrics,
-            deadline_s=config.server.request_timeout_s,
-            overrides=config.overrides,
-            certificates=certificates,
-            escalator=beyond.escalator,
-            people=beyond.escalator,
-            witness=audits,
-        )
-
-        async def train_intents(pack: str) -> TrainingReport:
-            report = await understanding.use(pack)
-            learnt = understanding.pack
-            assert learnt is not None
-            return report or TrainingReport(len(learnt.intents), len(training_texts(learnt)), 0.0)
-
-        rescanning = asyncio.Lock()
-
-        async def rescan() -> Sequence[InstalledModel]:
-            async with rescanning:
-                await asyncio.to_thread(installation.refresh)
-                now = installation.specs(config)
-                for name in specs.keys() - now.keys():
-                    await pool.unregister(name)
-                for name, spec in now.items():
-                    if specs.get(name) != spec:
-                        await pool.replace(spec)
-                specs.clear()
-                specs.update(now)
-                await library.use_embedding(installation.embedding(config.models.embedding))
-                library.use_ranker(installation.ranker(config.models.ranker))
-                return installation.models()
-
-        def notes() -> Sequence[str]:
-            missing = installation.missing(config)
-            fallbacks = [f"{m.model}: {note}" for m in pool.status().models for note in m.notes]
-            line = [f"MQTT: {beyond.link.problem}"] if beyond.link is not None and beyond.link.problem else []
-            watched = [*library.notes(), *installation.notes(), *audits.notes()]
-            return [*missing, *condition.notes.values(), *watched, *fallbacks, *line, *beyond.notes()]
-
-        services = Services(
-            config=config,
-            version=__version__,
-            started_at=int(time.time()),
-            assistant=assistant,
-            library=library,
-            understanding=understanding,
-            pool=pool,
-            journal=journal,
-            metrics=metrics,
-            certificates=certificates,
-            calibrating=Calibrating(
-                assistant,
-                library,
-                understanding,
-                certificates,
-                config.risk,
-                dependencies,
-                min_confidence=config.assistant.min_confidence,
-            ),
-            reach=beyond,
-            audits=audits,
-            labels=labels,
-            admission=admission,
-            models=installation.models,
-            ready=lambda: condition.ready,
-            notes=notes,
-            memory_bytes=_own_memory,
-            train_intents=train_intents,
-            rescan=rescan,
-        )
-        metrics.observe_state(lambda: _gauges(services))
-        if beyond.link is not None:
-            asked = MqttAsk(
-                beyond.link, lambda question: by_mqtt.respond(question, services), limit=config.server.queue
-            )
-            await stack.enter_async_context(asked)
-            await stack.enter_async_context(beyond.link)
-        yield services, condition, _Background(services, condition, installation, config)
-
-
 # ---------------------------------------------------------------- while it runs
 
 
-async def _announce(services: Services, condition: _Condition, listener: socket.socket) -> None:
+async def _announce(services: Services, condition: Condition, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     print(f"Outpost {__version__} listens on http://{address}:{port}", file=sys.stderr, flush=True)
@@ -356,45 +187,6 @@ def _notify(what: str) -> None:
         from cysystemd.daemon import Notification, notify
 
         notify(Notification[what])
-
-
-async def _own_memory() -> int:
-    own = os.getpid()
-    return (await asyncio.to_thread(measure_pss, [own])).get(own, 0)
-
-
-def _gauges(services: Services) -> State:
-    pool = services.pool.status()
-    spent = services.reach.budget.spent()
-    outbox = services.reach.escalator.outbox_seen
-    return State(
-        gauges={
-            "queue_active": services.admission.active,
-            "queue_limit": services.admission.limit,
-            "memory_budget_bytes": pool.budget_bytes,
-            "memory_used_bytes": pool.used_bytes,
-            "sessions": len(services.assistant.sessions),
-            "ready": float(services.ready()),
-            "cloud_requests_today": spent.requests,
-            "cloud_tokens_today": spent.tokens,
-            "cloud_money_today": spent.money,
-            "audit_entries": services.reach.audit.length,
-            "cloud_online": float(services.reach.escalator.online()),
-            **({} if outbox is None else {f"outbox_{name}": value for name, value in asdict(outbox).items()}),
-            **({} if services.reach.link is None else {"mqtt_connected": float(services.reach.link.online())}),
-        },
-        workers={
-            model.model: {
-                "pss_bytes": float(model.pss_bytes or 0),
-                "requests": float(model.requests),
-                "ready": float(model.state == "ready"),
-            }
-            for model in pool.models
-        },
-        worker_counts={
-            model.model: {"loads": float(model.loads), "crashes": float(model.crashes)} for model in pool.models
-        },
-    )
 
 
 # ---------------------------------------------------------------- what it stands on

@@ -15,7 +15,7 @@ LAYERS = {
     "assistant": 2, "intake": 2, "sessions": 2, "prompts": 2, "library": 2, "understanding": 2, "installation": 2,
     "calibrating": 2, "dependencies": 2, "gathering": 2, "deciding": 2, "audits": 2, "drifting": 2,
     "api": 3,
-    "daemon": 4, "cli": 4, "__main__": 4,
+    "daemon": 4, "parts": 4, "cli": 4, "__main__": 4,
 }  # fmt: skip
 WORKER_PROTOCOL = "agent.engines.protocol"
 """Engines that live beside what they know (intents, documents) may speak the workers' protocol."""
