@@ -25,7 +25,7 @@ from agent.audits import Held, Seen
 from agent.config import Assistant as AssistantConfig
 from agent.config import Overrides
 from agent.deciding import Certificates, Decider, Escalator, Facts, Outcome, Verdict, asked
-from agent.errors import StorageFailed, StorageFull
+from agent.errors import PrivacyFailed, StorageFailed, StorageFull
 from agent.gathering import Candidate, Gatherer, Retriever, TextModel, Understanding, Work, since
 from agent.intake import bounded, clean
 from agent.messages import (
@@ -33,6 +33,7 @@ from agent.messages import (
     AnswerEvent,
     Evidence,
     Inquiry,
+    Outgoing,
     Piece,
     Question,
     Stage,
@@ -77,13 +78,14 @@ class Examination:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """How a question would be answered: the Answer as far as the device alone can say it (not recorded anywhere; its
-    text is empty where the cloud would be asked), the verdict, what every candidate of it says, and ``skipped``: why
-    the SLM was not asked."""
+    text is empty where the cloud would be asked), the verdict, what every candidate of it says, ``skipped``: why the
+    SLM was not asked, and ``outgoing``: what would leave the device, which holds what is not recognised as personal."""
 
     answer: Answer
     verdict: Verdict
     texts: tuple[str, ...]
     skipped: str | None
+    outgoing: Outgoing | None
 
 
 class Assistant:
@@ -166,10 +168,16 @@ class Assistant:
             async for _ in events:
                 pass
         verdict = self._decider.decide([c.evidence for c in work.candidates], self._facts(work))
-        answer = self._answer(work, verdict)
-        if answer.decision in ("escalated", "deferred"):
+        answer, outgoing = self._answer(work, verdict), None
+        if answer.decision in ("escalated", "deferred") and self._escalator is not None:
             answer = replace(answer, text="")
-        return Explanation(answer, verdict, tuple(c.text for c in work.candidates), work.skipped)
+            try:
+                outgoing = await self._escalator.preview(self._inquiry(work, None))
+                note = None if outgoing else "nothing would leave: an answer is kept for this question"
+            except (PrivacyFailed, StorageFull, StorageFailed) as error:
+                note = f"nothing would leave: {error.message} ({error.code})"
+            answer = replace(answer, notes=(*answer.notes, *([note] if note else [])))
+        return Explanation(answer, verdict, tuple(c.text for c in work.candidates), work.skipped, outgoing)
 
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         """Stages, provisional text where the question allows it, the cloud's words as they come, then exactly one

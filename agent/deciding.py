@@ -19,7 +19,18 @@ from agent.confidence.routing import Circumstances, Route
 from agent.config import Assistant as AssistantConfig
 from agent.config import Overrides, Policy, RouteName
 from agent.errors import CloudRefused, OutpostError
-from agent.messages import CLOUD_CUT, CloudDelta, CloudReply, Decision, Deferred, Evidence, Inquiry, Piece, Privacy
+from agent.messages import (
+    CLOUD_CUT,
+    CloudDelta,
+    CloudReply,
+    Decision,
+    Deferred,
+    Evidence,
+    Inquiry,
+    Outgoing,
+    Piece,
+    Privacy,
+)
 
 ROUTES: tuple[RouteName, ...] = get_args(RouteName)
 
@@ -46,6 +57,11 @@ class Escalator(Protocol):
     def ask(self, inquiry: Inquiry) -> AsyncGenerator[CloudDelta | CloudReply | Deferred, None]:
         """Pieces, then exactly one CloudReply or Deferred. Raises PrivacyFailed, CloudRefused, BudgetExhausted,
         StorageFull."""
+        ...
+
+    async def preview(self, inquiry: Inquiry) -> Outgoing | None:
+        """What would be sent; None where a kept answer is given again. Raises PrivacyFailed, StorageFull,
+        StorageFailed."""
         ...
 
 

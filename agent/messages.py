@@ -358,6 +358,16 @@ class CloudRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What would leave the device: ``payload`` byte for byte as it would be sent, but for the key, which every event
+    has of its own; ``endpoint`` as in CloudReply."""
+
+    path: Literal["https", "mqtt"]
+    endpoint: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
 class CloudDelta:
     """A piece of the cloud's answer, as it comes."""
 

@@ -24,7 +24,7 @@ Daemon = Annotated[Services, Depends(services)]
 @router.post("/explain")
 async def explain(body: ExplainRequest, request: Request, daemon: Daemon) -> JsonObject:
     """The decision with all that it was made from; ``leaves`` says whether the question would be sent to a cloud, now
-    or later."""
+    or later, and ``request``, for the operator only, what of it."""
     question = Question(
         text=body.question,
         session=body.session,
@@ -34,10 +34,10 @@ async def explain(body: ExplainRequest, request: Request, daemon: Daemon) -> Jso
     )
     found = await attended(request, daemon.assistant.explain(question), daemon)
     daemon.count_tokens(found.answer.usage)
-    return _told(found)
+    return _told(found, operator=request.state.operator)
 
 
-def _told(found: Explanation) -> JsonObject:
+def _told(found: Explanation, *, operator: bool) -> JsonObject:
     verdict, answer = found.verdict, found.answer
     circumstances, route = verdict.circumstances, verdict.route
     about = outpost_object(answer)
@@ -45,7 +45,8 @@ def _told(found: Explanation) -> JsonObject:
     return {
         **about,
         "answer": answer.text or None,
-        "leaves": answer.decision in ("escalated", "deferred"),
+        "leaves": found.outgoing is not None,
+        "request": asdict(found.outgoing) if operator and found.outgoing is not None else None,
         "cause": route.cause,
         "barrier": route.barrier,
         "policy": {"device": circumstances.policy, "overrides": dict(verdict.overrides), **asdict(circumstances.rules)},

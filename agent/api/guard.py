@@ -2,7 +2,8 @@
 
 Two roles. The user's token is obligatory beyond loopback and optional on it; the operator's token is obligatory for
 /admin and for writing knowledge and intents, also on loopback, because a kiosk's touch screen is on loopback too. It is
-accepted everywhere. Host is checked against DNS rebinding, Origin against other sites' pages.
+accepted everywhere; ``request.state.operator`` says whether a call brought it. Host is checked against DNS rebinding,
+Origin against other sites' pages.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Guard:
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            self._check(scope["method"], scope["path"], headers)
+            scope.setdefault("state", {})["operator"] = self._check(scope["method"], scope["path"], headers)
             limited = _Limited(receive, self._body_limit(scope["path"]))
             limited.check_declared(headers.get(b"content-length"))
         except OutpostError as error:
@@ -103,7 +104,8 @@ class Guard:
             return self._access.max_body_bytes
         return min(self._access.max_body_bytes, _SMALL_BODY)
 
-    def _check(self, method: str, path: str, headers: dict[bytes, str]) -> None:
+    def _check(self, method: str, path: str, headers: dict[bytes, str]) -> bool:
+        """Whether the operator calls. Raises Forbidden, Unauthorized."""
         host = _name(headers.get(b"host", ""))
         if host not in self._access.hosts:
             raise Forbidden(
@@ -113,10 +115,10 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc.lower() != headers.get(b"host", "").lower():
             raise Forbidden(f"pages of {origin!r} may not call this device")
         if path in _OPEN or path.startswith(_OPEN_PREFIX):
-            return
+            return False
         token = _bearer(headers.get(b"authorization", ""))
         if self._is(token, self._access.operator_token):
-            return
+            return True
         if needs_operator(method, path):
             raise Unauthorized(
                 f"{method} {path} needs the operator's token",
@@ -124,6 +126,7 @@ class Guard:
             )
         if self._access.user_token is not None and not self._is(token, self._access.user_token):
             raise Unauthorized(f"{method} {path} needs a token", remedy="Send it as 'Authorization: Bearer ...'.")
+        return False
 
     @staticmethod
     def _is(given: str, expected: str) -> bool:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.cli.http import DEFAULT_URL, Daemon, Json, Url
+from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json
-from agent.errors import InvalidRequest
+from agent.errors import InvalidRequest, Unauthorized
 
 
 def ask(
@@ -22,6 +22,7 @@ def ask(
     ] = False,
     private: Annotated[bool, typer.Option("--private", help="The question must not leave the device.")] = False,
     url: Url = DEFAULT_URL,
+    state: State = None,
     json: Json = False,
 ) -> None:
     """Ask the assistant."""
@@ -32,7 +33,10 @@ def ask(
         if model != "outpost":
             raise InvalidRequest(f"--dry-run explains the assistant's decisions; {model!r} makes none")
         asked = {"question": text, "collection": collection, "session": session, "private": private}
-        explained = Daemon(url).post("/v1/explain", asked)
+        try:  # the operator is shown what would leave
+            explained = Daemon(url, state, operator=True).post("/v1/explain", asked)
+        except Unauthorized:
+            explained = Daemon(url).post("/v1/explain", asked)
         print_json(explained) if json else print_explanation(explained)
         return
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
@@ -127,5 +131,10 @@ def print_explanation(about: dict[str, Any]) -> None:
         f"decision: {about['decision']} ({about['reason']})" + (", would leave the device" if about["leaves"] else ""),
         "bold",
     )
+    if request := about["request"]:
+        line(f"by {request['path']} to {request['endpoint']} would go, with a key of its own:")
+        line(request["payload"], "dim")
+    elif about["leaves"]:
+        line("what would leave is shown with the operator's token only (--state)")
     for note in about["notes"]:
         line(f"note: {note}", "yellow")

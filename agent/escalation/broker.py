@@ -13,7 +13,9 @@ from agent.escalation import envelope
 from agent.escalation.escalator import Path, Recorder
 from agent.escalation.link import MqttLink
 from agent.escalation.mqtt import MqttPath
-from agent.messages import CloudDelta, CloudReply, CloudRequest
+from agent.messages import CloudDelta, CloudReply, CloudRequest, Outgoing
+
+_GATEWAY = "gateway"
 
 
 def device_link(config: Config) -> MqttLink:
@@ -40,9 +42,12 @@ class _Recorded:
     def online(self) -> bool:
         return self._path.online()
 
+    def preview(self, request: CloudRequest) -> Outgoing:
+        return Outgoing("mqtt", _GATEWAY, envelope.encode_request(request).decode())
+
     async def ask(self, request: CloudRequest, *, deadline_s: float) -> AsyncGenerator[CloudDelta | CloudReply, None]:
         payload = envelope.encode_request(request)
-        await self._recorder.record(payload, key=request.key, path="mqtt", endpoint="gateway")
+        await self._recorder.record(payload, key=request.key, path="mqtt", endpoint=_GATEWAY)
         async with aclosing(self._path.ask(request, deadline_s=deadline_s)) as events:
             async for event in events:
                 yield event

@@ -61,6 +61,14 @@ class Cache:
 
     async def find(self, inquiry: Inquiry, key: str) -> CloudReply | None:
         """The kept answer to the same question, as a reply to ``key`` that cost nothing."""
+        found = await self._find(inquiry)
+        return None if found is None else await self._served(found, inquiry.event_id, key)
+
+    async def holds(self, inquiry: Inquiry) -> bool:
+        """Whether `find` would find something."""
+        return await self._find(inquiry) is not None
+
+    async def _find(self, inquiry: Inquiry) -> int | None:
         if self._keep_s <= 0 or inquiry.history:
             return None
         scope = (inquiry.collection, inquiry.language, _basis(inquiry), self._clock())
@@ -72,9 +80,7 @@ class Cache:
             return None if row is None else int(row[0])
 
         found = await self._store.run(same)
-        if found is None:
-            found = await self._alike(inquiry.text, scope)
-        return None if found is None else await self._served(found, inquiry.event_id, key)
+        return await self._alike(inquiry.text, scope) if found is None else found
 
     async def keep(self, inquiry: Inquiry, reply: CloudReply) -> None:
         """Remember an answer; the caller vouches that the question holds nothing personal."""

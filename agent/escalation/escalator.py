@@ -36,7 +36,7 @@ from agent.escalation.cases import OutboxStatus, Waiting, backoff, set_within
 from agent.escalation.outbox import Outbox
 from agent.escalation.personal import Restoration
 from agent.escalation.request import build, finder
-from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry, Quote
+from agent.messages import CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry, Outgoing, Quote
 
 _TICK_S = 0.5
 """How soon a line that came back is noticed."""
@@ -62,6 +62,10 @@ class Path(Protocol):
 
     def online(self) -> bool:
         """Whether a request has a chance now; from memory."""
+        ...
+
+    def preview(self, request: CloudRequest) -> Outgoing:
+        """What `ask` would send first."""
         ...
 
 
@@ -189,6 +193,15 @@ class Escalator:
         finally:
             self._busy.discard(event_id)
             self._outbox.stir()
+
+    async def preview(self, inquiry: Inquiry) -> Outgoing | None:
+        """What `ask` would send first, None where nothing would leave because a kept answer is given again. Nothing is
+        sent, stored, recorded or counted. Raises PrivacyFailed."""
+        request, _, personal = await self._build(inquiry)
+        if self._cache is not None and not personal and await self._cache.holds(inquiry):
+            return None
+        path = next((path for path in self._paths if path.online()), self._paths[0])
+        return path.preview(request)
 
     async def distrust(self, event_id: str) -> None:
         """A visitor says that this answer was wrong: it is given to nobody again."""

@@ -36,7 +36,7 @@ from agent.escalation import completions
 from agent.escalation.breaker import Breaker, State
 from agent.escalation.completions import Chunk, Dialect
 from agent.escalation.endpoints import Target, client, targets
-from agent.messages import CloudDelta, CloudReply, CloudRequest, Usage
+from agent.messages import CloudDelta, CloudReply, CloudRequest, Outgoing, Usage
 
 if TYPE_CHECKING:
     import httpx  # at run time with the first connection: a device that never asks does without it
@@ -167,6 +167,13 @@ class Https:
         """Whether an endpoint may be asked now: it does not rest after failures."""
         now = self._clock.monotonic()
         return any(lane.breaker.admits(now) for lane in self._lanes)
+
+    def preview(self, request: CloudRequest) -> Outgoing:
+        """What the endpoint whose turn it is would be sent."""
+        now = self._clock.monotonic()
+        lane = next((lane for lane in self._lanes if lane.breaker.admits(now)), self._lanes[0])
+        payload = completions.body(request, lane.target.model, lane.dialect)
+        return Outgoing("https", lane.target.name, payload.decode())
 
     def breakers(self) -> dict[str, State]:
         """Every endpoint's circuit breaker by the endpoint's name, for status."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -176,6 +177,8 @@ def test_the_same_question_is_not_sent_twice(tmp_path: Path, cloud: RunningDaemo
         add_document(device)
         question = unknown()
         first, before = ask(device, question), asked_of(cloud)
+        kept = explain(device, question)
+        assert (kept["decision"], kept["leaves"]) == ("escalated", False)
         again = ask(device, question)
         assert (again["decision"], again["reason"], again["text"]) == ("escalated", first["reason"], first["text"])
         assert (first["cloud"]["cached"], again["cloud"]["cached"]) == (False, True)
@@ -227,6 +230,32 @@ def test_a_dry_run_tells_the_route_and_takes_it_not(device: RunningDaemon, cloud
     for part in ("budget", "serving", "escalation"):
         assert now[part] == status[part], "nothing was counted, recorded or stored"
     assert asked_of(cloud) == before
+
+
+def test_a_dry_run_shows_the_operator_what_would_leave_and_records_nothing(
+    device: RunningDaemon, cloud: RunningDaemon
+) -> None:
+    question = f"My name is Ada Lovelace. {unknown()}"
+    recorded, before = device.status()["audit"], asked_of(cloud)
+    with device.client(operator=True) as client:
+        found = client.post("/v1/explain", json={"question": question}).raise_for_status().json()
+        private = client.post("/v1/explain", json={"question": question, "private": True}).raise_for_status().json()
+    assert explain(device, question)["request"] is None, "a visitor sees the route only"
+    assert (private["leaves"], private["request"]) == (False, None)
+    assert (found["leaves"], found["request"]["path"], found["request"]["endpoint"]) == (True, "https", "second")
+    printed = device.cli("ask", "--dry-run", question).stdout
+    assert "by https to second would go" in printed
+    assert "Ada" not in json.dumps(found["request"])
+    assert device.status()["audit"] == recorded
+    assert asked_of(cloud) == before
+
+    ask(device, question)
+    entry = device.status()["audit"]["entries"]
+    sent = json.loads(device.cli("audit", "show", str(entry)).stdout)
+    shown = json.loads(found["request"]["payload"])
+    for body in (sent, shown):  # what marks the passages is made of the key, and that of the event
+        body["messages"] = re.sub(r"passages-[0-9a-f]{8}", "passages-", json.dumps(body["messages"]))
+    assert shown == sent
 
 
 def test_private_questions_and_local_only_collections_stay_on_the_device(
