@@ -64,12 +64,14 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the device made of one example. ``taken`` marks questions that an intent takes away from the documents."""
+    """What the device made of one example. ``taken`` marks questions that an intent takes away from the documents;
+    ``tune`` says what the example is for, where the data say it."""
 
     asked: str
     group: str
     routes: Mapping[RouteName, Given]
     taken: bool = False
+    tune: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +114,16 @@ class Calibrating:
         async with self._alone():
             before = self._dependencies("intent")
             self._refuse_examples(rows)
+            groups = [row.group or plain(row.text) for row in rows]
+            refuse_mixed([row.tune for row in rows], groups)
             evidence: list[Evidence] = []
             for at in range(0, len(rows), _TEXTS):
                 yield Progress("asking", at, len(rows))
                 part = rows[at : at + _TEXTS]
-                for row, result in zip(
-                    part, await self._understanding.classify_all([r.text for r in part]), strict=True
-                ):
+                results = await self._understanding.classify_all([row.text for row in part])
+                for row, group, result in zip(part, groups[at : at + _TEXTS], results, strict=True):
                     given = Given(signals.intent(result), result.intent == row.intent, result.intent)
-                    evidence.append(Evidence(row.text, row.group or plain(row.text), {"intent": given}))
+                    evidence.append(Evidence(row.text, group, {"intent": given}, tune=row.tune))
             yield Progress("fitting", len(rows), len(rows))
             data = {"sha256": digest([[row.text, row.intent] for row in rows])}
             least = self._min_confidence
@@ -137,13 +140,14 @@ class Calibrating:
         async with self._alone():
             before = {route: self._dependencies(route) for route in _ANSWER_ROUTES}
             places = _collections(rows, documents) if documents else {row.documents: collection for row in rows}
+            groups = _groups(rows, bool(documents))
+            refuse_mixed([row.tune for row in rows], groups)
             try:
                 if documents:
                     async for progress in self._store(places, documents):
                         yield progress
                 evidence: list[Evidence] = []
                 notes: dict[str, int] = {}
-                groups = _groups(rows, bool(documents))
                 for done, (row, group) in enumerate(zip(rows, groups, strict=True)):
                     yield Progress("asking", done, len(rows))
                     question = Question(row.question, collection=places[row.documents] or None)
@@ -158,7 +162,7 @@ class Calibrating:
                     if generated := found.get("generated"):
                         right = answer_is_right(row, generated.text)
                         given["generated"] = Given(generated.evidence.features, right, generated.text)
-                    evidence.append(Evidence(row.question, group, given, "intent" in found))
+                    evidence.append(Evidence(row.question, group, given, "intent" in found, row.tune))
             finally:
                 if documents:
                     await self._remove(set(places.values()))
@@ -256,6 +260,21 @@ def _groups(rows: Sequence[LabelledQuestion], own_documents: bool) -> list[str]:
     return [row.group or (" ".join(row.documents) if by_documents else plain(row.question)) for row in rows]
 
 
+def refuse_mixed(tune: Sequence[bool | None], groups: Sequence[str]) -> None:
+    """What is certified on must not have been fitted on. Raises InvalidRequest where some examples say what they are
+    for and others do not, or where a group is for both."""
+    if None in tune and any(one is not None for one in tune):
+        raise InvalidRequest("some examples say whether they are to tune on and some do not", remedy="Say it of all.")
+    both = {group for group, one in zip(groups, tune, strict=True) if one} & {
+        group for group, one in zip(groups, tune, strict=True) if one is False
+    }
+    if both:
+        raise InvalidRequest(
+            f"{len(both)} groups are to tune on and to certify on, among them {min(both)!r}",
+            remedy="Keep a document's questions, and all spellings of one question, on one side.",
+        )
+
+
 def refuse_gaps(evidence: Sequence[Evidence], notes: Mapping[str, int], depends_on: Mapping[str, str]) -> None:
     """A calibration is of the whole pipeline. Raises Unavailable where a part that is loaded was missing for more than
     one question in a hundred (overloaded, crashed, too slow): the certificate would be of another device."""
@@ -305,7 +324,10 @@ def conclude_intents(
     def taken(sample: Sample) -> bool:
         return provisional.confidence("intent", sample.features) >= min_confidence
 
-    tune, held = calibration.split([_sample(one, "intent") for one in evidence])
+    samples = [_sample(one, "intent") for one in evidence]
+    side = _sides(evidence)
+    tune = [sample for sample, tuning in zip(samples, side, strict=True) if tuning]
+    held = [sample for sample, tuning in zip(samples, side, strict=True) if not tuning]
     prior = calibration.Prior(0.0, {"logit:in_scope": 1.0, "logit:probability": 1.0, "margin": 0.0})
     tuned = calibration.fit(tune, prior)
     if tuned is not None:
@@ -327,7 +349,7 @@ def conclude_answers(
     from agent.confidence import calibration
 
     reached = [one for one in evidence if not one.taken]
-    side = calibration.assign([one.group for one in reached])
+    side = _sides(reached)
     quotes = [_sample(one, "quote") for one in reached]
     tuned = calibration.fit([s for s, tune in zip(quotes, side, strict=True) if tune], _prior("quote", quotes))
     held = [s for s, tune in zip(quotes, side, strict=True) if not tune]
@@ -348,6 +370,14 @@ def conclude_answers(
         second = calibration.Tuned(second.score, second.confidence[left], second.right[left])
     outcomes.append(_outcome("generated", second, held, risk, depends_on["generated"], data, gate))
     return outcomes
+
+
+def _sides(evidence: Sequence[Evidence]) -> list[bool]:
+    """Which examples are to tune on: those that say so, or half of the groups."""
+    from agent.confidence import calibration
+
+    told = [one.tune for one in evidence]
+    return calibration.assign([one.group for one in evidence]) if None in told else [bool(one) for one in told]
 
 
 def _sample(one: Evidence, route: RouteName, before: RouteName | None = None) -> Sample:

@@ -37,14 +37,14 @@ async def certificates(daemon: Daemon) -> JsonObject:
 
 @router.post("/calibrate/intents")
 async def calibrate_intents(body: CalibrateIntents, daemon: Daemon) -> Response:
-    rows = [LabelledText(row.text, row.intent, row.group) for row in body.rows]
+    rows = [LabelledText(row.text, row.intent, row.group, row.tune) for row in body.rows]
     return EventStream(_events(daemon.calibrating.intents(rows), body.evidence), daemon)
 
 
 @router.post("/calibrate/answers")
 async def calibrate_answers(body: CalibrateAnswers, daemon: Daemon) -> Response:
     rows = [
-        LabelledQuestion(row.question, tuple(row.answers), tuple(row.documents), row.evidence, row.group)
+        LabelledQuestion(row.question, tuple(row.answers), tuple(row.documents), row.evidence, row.group, row.tune)
         for row in body.rows
     ]
     documents = [Document(d.id, d.title, d.text, d.metadata) for d in body.documents]

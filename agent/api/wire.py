@@ -221,6 +221,7 @@ class LabelledTextWire(Wire):
     text: str = Field(min_length=1, max_length=4000)
     intent: str | None
     group: str | None = None
+    tune: bool | None = Field(None, description="to fit on or to certify on only; null: half of the groups each")
 
 
 class CalibrateIntents(Wire):
@@ -234,6 +235,7 @@ class LabelledQuestionWire(Wire):
     documents: list[str] = Field(default_factory=list)
     evidence: str = ""
     group: str | None = None
+    tune: bool | None = Field(None, description="to fit on or to certify on only; null: half of the groups each")
 
 
 class CalibrateAnswers(Wire):

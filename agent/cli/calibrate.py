@@ -20,6 +20,10 @@ from agent.errors import InvalidRequest, StorageFailed, Unavailable
 
 app = typer.Typer(help="Certify how sure the device must be to answer by itself.", no_args_is_help=True)
 Data = Annotated[list[Path], typer.Option("--data", help="Labelled examples (JSON lines); may be given again.")]
+Tune = Annotated[
+    list[Path] | None,
+    typer.Option("--tune", help="Fit on these, certify on --data alone; without, half of --data each."),
+]
 Png = Annotated[Path | None, typer.Option(help="Draw the charts into this folder (needs the extra `report`).")]
 Keep = Annotated[Path | None, typer.Option("--evidence", help="Write what every example gave here (JSON lines).")]
 _BESIDE = ("pages", "documents")
@@ -29,6 +33,7 @@ _TEXT = (".md", ".markdown", ".txt")
 @app.command(short_help="From labelled utterances.")
 def intents(
     data: Data,
+    tune: Tune = None,
     report_file: Annotated[Path | None, typer.Option("--report", help="Write the report here (HTML).")] = None,
     png: Png = None,
     evidence: Keep = None,
@@ -37,13 +42,14 @@ def intents(
     json: Json = False,
 ) -> None:
     """Calibrate the intents on lines of {"text", "intent"}; the intent is null for what is none of them."""
-    rows = [_picked(row, where, ("text", "intent"), ("group",)) for where, row in _lines(data)]
+    rows = [_picked(row, where, ("text", "intent"), ("group", "tune")) for where, row in _told(data, tune)]
     _run("intents", {"rows": rows}, Daemon(url, state, operator=True), report_file, png, evidence, json)
 
 
 @app.command(short_help="From labelled questions and their documents.")
 def answers(
     data: Annotated[list[Path] | None, typer.Option("--data", help="Labelled examples (JSON lines).")] = None,
+    tune: Tune = None,
     from_events: Annotated[
         bool, typer.Option("--from-events", help="Use what audits and escalations taught this device.")
     ] = False,
@@ -67,18 +73,19 @@ def answers(
     daemon = Daemon(url, state, operator=True)
     if from_events == bool(data):
         raise typer.BadParameter("name files with --data, or take the device's own examples with --from-events")
+    if from_events and tune:
+        raise typer.BadParameter("--tune goes with --data; the device's own examples are parted by the calibration")
     if from_events:
         rows, collection = _own_examples(daemon, collection)
         _run("answers", {"rows": rows, "collection": collection}, daemon, report_file, png, evidence, json)
         return
     data = data or []
-    found = _lines(data)
-    rows = [_question(row, where) for where, row in found]
+    rows = [_question(row, where) for where, row in _told(data, tune)]
     body: dict[str, Any] = {"rows": rows, "collection": collection}
     if collection is None:
-        folder = _documents_folder(data)
+        folders = _documents_folders([*data, *(tune or ())])
         names = sorted({name for row in rows for name in row["documents"]})
-        body["documents"] = [_document(folder, name) for name in names]
+        body["documents"] = [_document(folders, name) for name in names]
     _run("answers", body, daemon, report_file, png, evidence, json)
 
 
@@ -144,6 +151,15 @@ def _lines(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def _told(data: Sequence[Path], tune: Sequence[Path] | None) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of all files; with ``tune`` each says which side it is for."""
+    if not tune:
+        return _lines(data)
+    return [
+        (where, {**row, "tune": side}) for side, files in ((True, tune), (False, data)) for where, row in _lines(files)
+    ]
+
+
 def _picked(row: dict[str, Any], where: str, needed: Iterable[str], others: Iterable[str]) -> dict[str, Any]:
     if missing := [name for name in needed if name not in row]:
         raise InvalidRequest(f"{where} has no {missing[0]!r}: {_shortened(row)}", remedy="docs/api.md has the format.")
@@ -151,7 +167,7 @@ def _picked(row: dict[str, Any], where: str, needed: Iterable[str], others: Iter
 
 
 def _question(row: dict[str, Any], where: str) -> dict[str, Any]:
-    picked = _picked(row, where, ("question", "answers"), ("documents", "evidence", "group"))
+    picked = _picked(row, where, ("question", "answers"), ("documents", "evidence", "group", "tune"))
     if "documents" not in picked:
         picked["documents"] = [row["page"]] if "page" in row else []
     picked["evidence"] = picked.get("evidence") or ""
@@ -163,18 +179,18 @@ def _shortened(row: dict[str, Any]) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _documents_folder(files: Sequence[Path]) -> Path:
-    for folder in (files[0].parent / name for name in _BESIDE):
-        if folder.is_dir():
-            return folder
+def _documents_folders(files: Sequence[Path]) -> list[Path]:
+    beside = dict.fromkeys(file.parent / name for file in files for name in _BESIDE)
+    if folders := [folder for folder in beside if folder.is_dir()]:
+        return folders
     raise InvalidRequest(
         f"there is no folder {' or '.join(_BESIDE)} beside {files[0]}",
         remedy="Put the documents there, or name the device's own with --collection.",
     )
 
 
-def _document(folder: Path, name: str) -> dict[str, str]:
-    path = folder / name
+def _document(folders: Sequence[Path], name: str) -> dict[str, str]:
+    path = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
     if path.suffix.lower() not in _TEXT:
         raise InvalidRequest(
             f"{name!r} is no Markdown or text file",

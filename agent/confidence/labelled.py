@@ -17,23 +17,26 @@ _BARE = ("yes", "no", "")
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """An utterance and its intent, None where it is out of scope."""
+    """An utterance and its intent, None where it is out of scope. ``tune``: for fitting or for certifying only; None
+    leaves it to the calibration."""
 
     text: str
     intent: str | None
     group: str | None = None
+    tune: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuestion:
     """A question about ``documents`` (ids). ``answers`` are the acceptable ones, none where the documents do not hold
-    one; ``evidence`` is the sentence, list item or table row that answers, verbatim."""
+    one; ``evidence`` is the sentence, list item or table row that answers, verbatim; ``tune`` as in `LabelledText`."""
 
     question: str
     answers: tuple[str, ...]
     documents: tuple[str, ...] = ()
     evidence: str = ""
     group: str | None = None
+    tune: bool | None = None
 
 
 def quote_is_right(asked: LabelledQuestion, text: str) -> bool:

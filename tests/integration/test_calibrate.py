@@ -57,6 +57,26 @@ def test_intents_are_certified_and_void_with_another_pack(device: RunningDaemon,
     assert standing(device, "intent")["certificate"] == certificate.id
 
 
+@pytest.mark.timeout(200)
+def test_what_to_fit_on_can_be_named(device: RunningDaemon, tmp_path: Path) -> None:
+    lines = UTTERANCES.read_text(encoding="utf-8").splitlines()
+    tune, held = tmp_path / "tune.jsonl", tmp_path / "held.jsonl"
+    tune.write_text("\n".join(lines[::3]), encoding="utf-8")
+    held.write_text("\n".join(line for at, line in enumerate(lines) if at % 3), encoding="utf-8")
+    done = device.cli("calibrate", "intents", "--data", str(held), "--tune", str(tune), "--json")
+    (outcome,) = json.loads(done.stdout)["outcomes"]
+    assert outcome["reason"] == "certified"
+    assert outcome["certificate"]["n"] == len(lines) - len(lines[::3])
+    assert outcome["certificate"]["tuned_on"] == len(lines[::3])
+
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("\n".join(lines[:20]), encoding="utf-8")
+    refused = device.cli("calibrate", "intents", "--data", str(held), "--tune", str(mixed), check=False)
+    assert refused.returncode == 1
+    assert "to tune on and to certify on" in refused.stderr
+    assert standing(device, "intent")["certificate"] == outcome["id"]
+
+
 @pytest.mark.timeout(400)
 def test_answers_are_certified_on_documents_that_are_gone_afterwards(device: RunningDaemon, tmp_path: Path) -> None:
     kept = tmp_path / "evidence.jsonl"

@@ -37,8 +37,10 @@ from tests.simulators.daemon import DEMO, clean_environment, running_daemon  # n
 
 FILES = {
     "intents": [HERE / "intents.jsonl"],
-    "answers": sorted((HERE.parent / "natural-calibration").glob("questions-*.jsonl")),
+    "answers": [HERE.parent / "natural-calibration" / f"questions-{pen}.jsonl" for pen in "cdef"],
 }
+TUNE = {"intents": [], "answers": [HERE.parent / "natural-calibration" / f"questions-{pen}.jsonl" for pen in "ab"]}
+"""Fitted on, where the data have a part for that; without one the calibration halves them."""
 NAMES = {
     "intents": "models/reference/certificates/intents.jsonl",
     "answers": "models/reference/natural-calibration",
@@ -109,6 +111,7 @@ def collect(state: Path, missing: Sequence[str], depends_on: Mapping[RouteName, 
         for what in missing:
             out = state / f"{what}.jsonl"
             options = [part for file in FILES[what] for part in ("--data", str(file))]
+            options += [part for file in TUNE[what] for part in ("--tune", str(file))]
             command = [sys.executable, "-m", "agent", "calibrate", what, *options, "--evidence", str(out)]
             subprocess.run(command, env=env, cwd=ROOT, check=False)  # 1 where nothing is certified
             evidence = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
@@ -123,7 +126,9 @@ def _parts(what: str, depends_on: Mapping[RouteName, Mapping[str, str]]) -> Mapp
 def digest(what: str) -> str:
     """Of the labelled data, with the pages that they are about."""
     pages = sorted(FILES[what][0].parent.glob("pages/*.md")) if what == "answers" else []
-    return hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in [*FILES[what], *pages])).hexdigest()
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(f.read_bytes()).digest() for f in [*FILES[what], *TUNE[what], *pages])
+    ).hexdigest()
 
 
 def conclude(
@@ -139,7 +144,7 @@ def conclude(
 
 def _evidence(data: Mapping[str, Any]) -> Evidence:
     routes = {route: Given(**given) for route, given in data["routes"].items()}
-    return Evidence(data["asked"], data["group"], routes, data["taken"])
+    return Evidence(data["asked"], data["group"], routes, data["taken"], data["tune"])
 
 
 if __name__ == "__main__":
