@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-STEPS = 7400
+STEPS = 15500
 TINY = ("--vocabulary", "2048", "--layers", "3", "--width", "64", "--hidden", "64")
 
 

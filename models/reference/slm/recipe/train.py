@@ -112,7 +112,7 @@ def rate(step: int, steps: int) -> float:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build"))
-    parser.add_argument("--steps", type=int, default=7400)
+    parser.add_argument("--steps", type=int, default=15500)
     parser.add_argument(
         "--embedding", type=Path, required=True, help="folder of all-MiniLM-L6-v2: model.onnx, tokenizer.json"
     )

@@ -16,7 +16,7 @@ A frame file is a list of blocks. Lines of a block:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -73,12 +73,33 @@ def read(path: Path, known: dict[str, Frame]) -> None:
             raise ValueError(f"{path.name}: unknown mark in {line!r}")
 
 
+_MARKS = str.maketrans("", "", " .,;:?!'\"-–()/’“”")
+
+
+def _bare(template: str) -> str:
+    return template.rpartition("::")[2].lower().translate(_MARKS)
+
+
+def apart(frame: Frame) -> Frame:
+    """The frame without training wording that is held out too; they were written without sight of each other."""
+    held = {_bare(text) for text in (*frame.held_statements, *frame.held_several)}
+    held |= {_bare(text) for texts in frame.held_questions.values() for text in texts}
+    return replace(
+        frame,
+        statements=[text for text in frame.statements if _bare(text) not in held],
+        several=[text for text in frame.several if _bare(text) not in held],
+        questions={
+            name: [text for text in texts if _bare(text) not in held] for name, texts in frame.questions.items()
+        },
+    )
+
+
 @cache
 def load() -> tuple[Frame, ...]:
     known: dict[str, Frame] = {}
     for path in sorted(Path(__file__).parent.glob("*.txt"), key=lambda path: (path.stem == "more", path.stem)):
         read(path, known)
-    return tuple(known.values())
+    return tuple(map(apart, known.values()))
 
 
 @cache
