@@ -56,7 +56,7 @@ def ask(
 def _stream(daemon: Daemon, body: dict[str, Any]) -> None:
     """Words as they come; stages on the status line of a terminal."""
     told: dict[str, Any] = {}
-    status = console.status("") if console.is_terminal else None
+    status = console().status("") if console().is_terminal else None
     try:
         for event in daemon.events("/v1/chat/completions", {**body, "stream": True}):
             about = event.get("outpost", {})
@@ -70,11 +70,11 @@ def _stream(daemon: Daemon, body: dict[str, Any]) -> None:
                 if words := choice["delta"].get("content"):
                     if status is not None:
                         status.stop()
-                    console.out(words, end="")
+                    console().out(words, end="")
     finally:
         if status is not None:
             status.stop()
-    console.out("")
+    console().out("")
     if told:
         print_evidence(told)
 
@@ -83,7 +83,7 @@ def print_evidence(about: dict[str, Any]) -> None:
     """Where an answer came from, what was decided and how sure it is."""
     kind = f" ({about['answer_kind']})" if about["answer_kind"] else ""
     certified = "" if about["certificate"] or about["decision"] not in ("local", "action") else ", uncertified"
-    console.print(
+    console().print(
         f"  {about['decision']}{kind}: {about['reason']}, confidence {about['confidence']:.2f}{certified},"
         f" {about['timings_ms'].get('total', 0):.0f} ms",
         style="dim",
@@ -91,25 +91,25 @@ def print_evidence(about: dict[str, Any]) -> None:
     )
     if cloud := about.get("cloud"):
         cost = f", cost {cloud['cost']:.4f}" if cloud["cost"] else ""
-        console.print(
+        console().print(
             f"  by {cloud['path']} from {cloud['endpoint']} ({cloud['model']}){cost}", style="dim", markup=False
         )
     if about["decision"] == "deferred":
-        console.print(f"  outpost events show {about['event_id']} has the answer later", style="dim", markup=False)
+        console().print(f"  outpost events show {about['event_id']} has the answer later", style="dim", markup=False)
     for source in about["sources"][:1] if about["answer_kind"] == "quote" else about["sources"]:
-        console.print(f"  from {source['document']}: {source['heading']}", style="dim", markup=False)
+        console().print(f"  from {source['document']}: {source['heading']}", style="dim", markup=False)
     if about["action"]:
         arguments = ", ".join(f"{name}={value}" for name, value in about["action"]["arguments"].items())
-        console.print(f"  action {about['action']['name']}({arguments})", style="dim", markup=False)
+        console().print(f"  action {about['action']['name']}({arguments})", style="dim", markup=False)
     for note in about["notes"]:
-        console.print(f"  note: {note}", style="yellow", markup=False)
+        console().print(f"  note: {note}", style="yellow", markup=False)
 
 
 def print_explanation(about: dict[str, Any]) -> None:
     """The route that a question would take, step by step."""
 
     def line(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False)
+        console().print(text, style=style, markup=False)
 
     policy, cloud = about["policy"], about["cloud"]
     holding = "; ".join(f"{name} = {value}" for name, value in policy["overrides"].items())

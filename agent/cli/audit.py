@@ -43,10 +43,10 @@ def verify(
         print_json({"ok": not verdict.faults, **asdict(verdict)})
     else:
         for fault in verdict.faults[:_SHOWN_FAULTS]:
-            console.print(f"entry {fault.seq} {fault.problem}", style="red", markup=False)
+            console().print(f"entry {fault.seq} {fault.problem}", style="red", markup=False)
         if len(verdict.faults) > _SHOWN_FAULTS:
-            console.print(f"and {len(verdict.faults) - _SHOWN_FAULTS} more")
-        console.print(
+            console().print(f"and {len(verdict.faults) - _SHOWN_FAULTS} more")
+        console().print(
             f"{verdict.entries} entries, {verdict.payloads} payloads kept, {verdict.deleted} deleted;"
             f" {len(verdict.faults) or 'no'} faults\nhead {verdict.head}",
             markup=False,
@@ -94,7 +94,7 @@ def show(
         data: dict[str, Any] = asdict(found)
         print_json({**data, "payload": None if payload is None else payload.decode("utf-8", "backslashreplace")})
     elif payload is None:
-        console.print("its payload was deleted" if found.kind == "sent" else f"deleted the payloads {found.detail}")
+        console().print("its payload was deleted" if found.kind == "sent" else f"deleted the payloads {found.detail}")
     else:
         sys.stdout.buffer.write(payload)
         sys.stdout.flush()
@@ -117,7 +117,7 @@ def forget(
     if json:
         print_json({"session": session, **gone, "ok": not faults})
     else:
-        console.print(
+        console().print(
             f"deleted {gone['payloads']} requests that had left, {gone['questions']} questions"
             f" and {gone['labels']} examples",
             markup=False,

@@ -47,7 +47,7 @@ def bench(
     installed = _model(state or default_state(), model or settings.models.text)
     threads = threads or settings.text.threads or physical_cores()
     with (
-        nullcontext() if json else console.status("measuring ...") as status,
+        nullcontext() if json else console().status("measuring ...") as status,
         tempfile.TemporaryDirectory(prefix="outpost-bench-") as folder,
         yardstick(installed.entry_path, threads, tokens) as raw,
     ):

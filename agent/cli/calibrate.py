@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.progress import Progress
 
 from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json
@@ -98,14 +97,14 @@ def examples(
     """Export what audits and escalations taught this device, one judged question a line."""
     rows = list(Daemon(url, state, operator=True).lines("/admin/examples"))
     _write(out, "".join(jsonlib.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    console.print(f"{len(rows)} examples in {out}", markup=False)
+    console().print(f"{len(rows)} examples in {out}", markup=False)
 
 
 @app.command(short_help="Trust a revoked certificate again.")
 def reinstate(certificate: str, url: Url = DEFAULT_URL, state: State = None) -> None:
     """Trust a revoked certificate again; its live evidence begins anew. A new calibration needs no such thing."""
     Daemon(url, state, operator=True).post(f"/admin/certificates/{quote(certificate, safe='')}/reinstate", {})
-    console.print(f"{certificate} is in force again", markup=False)
+    console().print(f"{certificate} is in force again", markup=False)
 
 
 # ---------------------------------------------------------------- labelled data
@@ -218,7 +217,9 @@ def _run(
 ) -> None:
     body["evidence"] = evidence is not None
     found: dict[str, Any] | None = None
-    with Progress(console=console, disable=json or not console.is_terminal, transient=True) as progress:
+    from rich.progress import Progress
+
+    with Progress(console=console(), disable=json or not console().is_terminal, transient=True) as progress:
         task = progress.add_task("calibrating", total=None)
         for event in daemon.events(f"/admin/calibrate/{what}", body):
             if "progress" in event:
@@ -246,9 +247,9 @@ def _run(
 
 def _show(outcome: Outcome) -> None:
     state = "certified" if outcome.certificate else f"no certificate ({outcome.reason})"
-    console.print(f"{outcome.route}: {state}", style="bold" if outcome.certificate else "bold red", markup=False)
+    console().print(f"{outcome.route}: {state}", style="bold" if outcome.certificate else "bold red", markup=False)
     for name, value in report.facts(outcome):
-        console.print(f"  {name}: {value}", markup=False)
+        console().print(f"  {name}: {value}", markup=False)
 
 
 def _draw(outcomes: Sequence[Outcome], folder: Path) -> None:

@@ -33,12 +33,12 @@ def show(
     if json:
         print_json(found)
         return
-    console.print(f"{found['id']}: {found['decision']}, {found['reason']}", markup=False)
+    console().print(f"{found['id']}: {found['decision']}, {found['reason']}", markup=False)
     if found["state"] is not None:
-        console.print(f"  now {found['state']}" + (f": {found['outcome']}" if found["outcome"] else ""), markup=False)
+        console().print(f"  now {found['state']}" + (f": {found['outcome']}" if found["outcome"] else ""), markup=False)
     if found["answer"]:
-        console.print(f"  {found['answer']['answer_kind']} ({found['answer']['by']}):", style="dim", markup=False)
-        console.out(found["answer"]["text"])
+        console().print(f"  {found['answer']['answer_kind']} ({found['answer']['by']}):", style="dim", markup=False)
+        console().out(found["answer"]["text"])
 
 
 @app.command("list")
@@ -69,7 +69,7 @@ def answer(
     if json:
         print_json(case)
     else:
-        console.print(f"answered {id}" + (", and learned it" if case["learned"] else ""), markup=False)
+        console().print(f"answered {id}" + (", and learned it" if case["learned"] else ""), markup=False)
 
 
 @app.command()
@@ -92,7 +92,7 @@ def forget(
     if json:
         print_json(gone)
     else:
-        console.print(f"deleted {gone['questions']} questions and {gone['payloads']} requests", markup=False)
+        console().print(f"deleted {gone['questions']} questions and {gone['payloads']} requests", markup=False)
 
 
 def _row(case: dict[str, Any]) -> tuple[object, ...]:

@@ -26,12 +26,12 @@ def train(
         text = pack.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"cannot read the pack {pack}: {error}", remedy="Name a TOML file.") from error
-    with console.status("training ..."):
+    with console().status("training ..."):
         report = Daemon(url, state, operator=True).post("/v1/intents/train", {"pack": text})
     if json:
         print_json(report)
         return
-    console.print(f"{report['intents']} intents from {report['examples']} examples in {report['seconds']:.1f} s")
+    console().print(f"{report['intents']} intents from {report['examples']} examples in {report['seconds']:.1f} s")
 
 
 @app.command()

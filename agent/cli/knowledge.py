@@ -7,7 +7,6 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.progress import Progress
 
 from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json, print_table
@@ -33,7 +32,9 @@ def add(
     daemon = Daemon(url, state, operator=True)
     totals = {"stored": 0, "unchanged": 0, "chunks": 0}
     failed: list[tuple[Path, OutpostError]] = []
-    with Progress(console=console, disable=json or not console.is_terminal, transient=True) as progress:
+    from rich.progress import Progress
+
+    with Progress(console=console(), disable=json or not console().is_terminal, transient=True) as progress:
         task = progress.add_task("storing", total=len(files))
         for name, file in files:
             progress.update(task, description=name)
@@ -51,11 +52,11 @@ def add(
     if json:
         print_json({**totals, "failed": [{"file": str(file), "error": str(why)} for file, why in failed]})
     else:
-        console.print(
+        console().print(
             f"{totals['stored']} stored ({totals['chunks']} passages), {totals['unchanged']} unchanged", markup=False
         )
         for file, why in failed:
-            console.print(f"failed: {file}: {why}", style="red", markup=False)
+            console().print(f"failed: {file}: {why}", style="red", markup=False)
     if failed:
         raise typer.Exit(1)
 
@@ -95,10 +96,10 @@ def search(
         print_json(found)
         return
     for result in found["results"]:
-        console.print(f"{result['score']:.3f}  {result['document']}: {result['heading']}", style="bold", markup=False)
-        console.print(result["text"].strip() + "\n", markup=False)
+        console().print(f"{result['score']:.3f}  {result['document']}: {result['heading']}", style="bold", markup=False)
+        console().print(result["text"].strip() + "\n", markup=False)
     if found["outpost"]["retrieval"] == "keyword":
-        console.print("keyword search only: no embedding model is at hand", style="yellow", markup=False)
+        console().print("keyword search only: no embedding model is at hand", style="yellow", markup=False)
 
 
 @app.command("rm")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json, print_table, size
@@ -98,13 +97,13 @@ def show(name: Name, state: State = None, json: Json = False) -> None:
     if json:
         print_json({"name": name, **facts})
         return
-    console.print(name, style="bold", markup=False)
+    console().print(name, style="bold", markup=False)
     for key, value in facts.items():
         if key == "files":
             for file in value:
-                console.print(f"  file {file['path']}  {size(file['bytes'])}  sha256 {file['sha256']}", markup=False)
+                console().print(f"  file {file['path']}  {size(file['bytes'])}  sha256 {file['sha256']}", markup=False)
         elif value not in (None, ""):
-            console.print(f"  {key.replace('_', ' ')}: {value}", markup=False)
+            console().print(f"  {key.replace('_', ' ')}: {value}", markup=False)
 
 
 @app.command()
@@ -116,14 +115,16 @@ def pull(
     json: Json = False,
 ) -> None:
     """Download, verify and install a model; goes on where an earlier attempt was cut off."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
     store = _store(state)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
-        console=console,
-        disable=json or not console.is_terminal,
+        console=console(),
+        disable=json or not console().is_terminal,
         transient=True,
     ) as bars:
         tasks: dict[str, TaskID] = {}
@@ -141,7 +142,7 @@ def pull(
     if json:
         print_json({"name": name, "folder": str(folder), "changed": pulled.changed})
     else:
-        console.print(f"{name} is {'installed' if pulled.changed else 'here already'}: {folder}", markup=False)
+        console().print(f"{name} is {'installed' if pulled.changed else 'here already'}: {folder}", markup=False)
 
 
 @app.command()
@@ -157,7 +158,7 @@ def verify(
         if json:
             print_json({"name": name, "ok": not problems, "problems": list(problems)})
         else:
-            console.print(f"{name}: {'; '.join(problems) or 'ok'}", style="red" if problems else None, markup=False)
+            console().print(f"{name}: {'; '.join(problems) or 'ok'}", style="red" if problems else None, markup=False)
     if bad:
         raise typer.Exit(1)
 
@@ -199,7 +200,7 @@ def _convert(store: ModelStore, name: str, source: Path, *, quiet: bool) -> Path
     """Build what the engine opens from what was downloaded. Raises BadModel with the converter's last words."""
     place = store.scratch(name)
     command = [sys.executable, "-m", "quantize.embedding", str(source), str(place)]
-    with contextlib.nullcontext() if quiet else console.status(f"converting {name} ..."):
+    with contextlib.nullcontext() if quiet else console().status(f"converting {name} ..."):
         run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         words = run.stderr.strip().splitlines() or ["no message"]

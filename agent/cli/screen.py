@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
 
-console = Console(highlight=False, soft_wrap=True)
+
+@cache
+def console() -> Console:
+    """The terminal; rich comes with the first word for people: `outpost serve` does without it."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -18,12 +25,14 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
+    from rich.table import Table
+
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column)
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
-    console.print(table)
+    console().print(table)
 
 
 def size(count: float | None) -> str:

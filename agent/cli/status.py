@@ -19,20 +19,20 @@ def status(url: Url = DEFAULT_URL, state: State = None, json: Json = False) -> N
 
 def _print(found: dict[str, Any]) -> None:
     memory, queue, latency = found["memory"], found["queue"], found["latency_ms"]
-    console.print(
+    console().print(
         f"Outpost {found['version']} on {found['device']['name']}: {'ready' if found['ready'] else 'not ready'},"
         f" up {found['uptime_s']:.0f} s, policy {found['policy']}, {found['retrieval']} retrieval",
         markup=False,
     )
-    console.print(
+    console().print(
         f"memory {size(memory['used_bytes'])} of {size(memory['budget_bytes'])} by models,"
         f" {size(memory['control_bytes'])} by the daemon; queue {queue['active']} of {queue['limit']}",
         markup=False,
     )
     if latency["count"]:
-        console.print(f"answers: median {latency['p50']} ms, 95 % below {latency['p95']} ms ({latency['count']})")
+        console().print(f"answers: median {latency['p50']} ms, 95 % below {latency['p95']} ms ({latency['count']})")
     _print_promise(found)
-    console.print()
+    console().print()
     print_table(
         ("model", "kind", "state", "memory", "loads", "crashes", "notes"),
         (
@@ -49,26 +49,26 @@ def _print(found: dict[str, Any]) -> None:
         ),
     )
     if found["knowledge"]:
-        console.print()
+        console().print()
         columns = ("collection", "documents", "chunks", "embedded")
         print_table(columns, ([row[column] for column in columns] for row in found["knowledge"]))
     if found["decisions"]:
-        console.print()
+        console().print()
         decided = ("decision", "reason", "count")
         print_table(decided, ([row[column] for column in decided] for row in found["decisions"]), title="last hour")
     for note in found["notes"]:
-        console.print(f"note: {note}", style="yellow", markup=False)
+        console().print(f"note: {note}", style="yellow", markup=False)
 
 
 def _print_promise(found: dict[str, Any]) -> None:
     """What is promised, whether it is kept, who answers, and what the cloud may still cost today."""
     promise, serving, budget, way = found["promise"], found["serving"], found["budget"], found["escalation"]
-    console.print(
+    console().print(
         f"promise: at most {promise['epsilon']:.1%} of the answers that a certificate covers are wrong, with"
         f" {1 - promise['delta']:.0%} certainty"
     )
     for name, policy in promise["overrides"].items():
-        console.print(f"  {name}: policy {policy}", markup=False)
+        console().print(f"  {name}: policy {policy}", markup=False)
     print_table(
         ("route", "promise", "certificate", "coverage", "risk at most", "on"),
         (
@@ -85,19 +85,19 @@ def _print_promise(found: dict[str, Any]) -> None:
     )
     _print_live(found["live_risk"])
     if serving["questions"]:
-        console.print(
+        console().print(
             f"last day: {serving['questions']} questions, {_share(serving['local_coverage'])} answered locally,"
             f" {_share(serving['escalation_rate'])} escalated, {serving['handoff']} handed over"
         )
     waiting = way["outbox"]["waiting"]
     line = way["reason"] or ("online" if way["online"] else "offline")
-    console.print(f"cloud: {line}; {waiting} waiting, {way['outbox']['handed_off']} with a person", markup=False)
+    console().print(f"cloud: {line}; {waiting} waiting, {way['outbox']['handed_off']} with a person", markup=False)
     if way["reason"] != "escalation_disabled":
         spent = ", ".join(
             f"{budget[name]['spent']:g} of {budget[name]['limit']:g} {name}" for name in ("requests", "tokens", "money")
         )
-        console.print(f"today's budget: {spent}")
-    console.print(f"audit log: {found['audit']['entries']} entries, head {found['audit']['head']}", markup=False)
+        console().print(f"today's budget: {spent}")
+    console().print(f"audit log: {found['audit']['entries']} entries, head {found['audit']['head']}", markup=False)
 
 
 def _print_live(live: dict[str, Any]) -> None:
@@ -119,7 +119,7 @@ def _print_live(live: dict[str, Any]) -> None:
             ),
         )
     made = f"none are made ({audits['barrier']})" if audits["barrier"] else f"{audits['waiting']} waiting"
-    console.print(
+    console().print(
         f"audits: {audits['today']} of {audits['per_day']} today, {made}; {live['examples']} examples kept",
         markup=False,
     )
