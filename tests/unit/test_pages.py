@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from agent.api import pages
 from agent.errors import NotFound
+from agent.messages import DecisionKind, ModelKind
 
 WEB = Path(pages.__file__).parent / "web"
 CATALOGUES = sorted((WEB / "texts").glob("*.json"))
@@ -65,17 +67,36 @@ def test_the_catalogues_have_the_same_texts_and_places_to_fill() -> None:
 
 
 def test_every_text_is_used_and_every_used_text_is_there() -> None:
+    """A text of a family, as `reason_` with a code behind it, is used where the agent or a script says that code."""
     keys = set(json.loads((WEB / "texts" / "en.json").read_bytes()))
-    pages_text = "".join(path.read_text() for path in sorted(WEB.glob("*.html")))
+    markup = "".join(path.read_text() for path in sorted(WEB.glob("*.html")))
     scripts = "".join(path.read_text() for path in sorted(WEB.glob("*.js")))
-    named = set(re.findall(r'data-(?:text|label|hint)="(\w+)"', pages_text))
+    named = set(re.findall(r'data-(?:text|label|hint)="(\w+)"', markup))
+    for call in (r'say\(\s*"', r'put\(\$\("[\w-]+"\), "', r'text\("\w+", "', r'figure\("'):
+        found = set(re.findall(call + r'(\w+)"', scripts))
+        assert found, f"nothing is written as {call} any more"
+        named |= found
     assert named <= keys
-    literal = set(re.findall(r'["`](\w+)["`]', scripts))
-    prefixes = tuple(re.findall(r"`(\w+_)\$\{", scripts)) + tuple(
-        f"{prefix}_" for prefix in re.findall(r'word\("(\w+)"', scripts)
-    )
-    unused = {key for key in keys - named - literal if not key.startswith(prefixes)}
-    assert not unused
+
+    literal = set(re.findall(r'["`]([\w-]+)["`]', scripts))
+    source = "".join(path.read_text() for path in sorted(WEB.parents[1].rglob("*.py")))
+    codes = {code.replace("-", "_") for code in literal | set(re.findall(r'"([\w-]+)"', source))}
+    prefixes = re.findall(r"`(\w+_)\$\{", scripts) + [f"{name}_" for name in re.findall(r'word\("(\w+)"', scripts)]
+    families = {prefix + code for prefix in prefixes for code in codes}
+    assert keys <= named | literal | families
+
+
+@pytest.mark.parametrize(
+    ("prefix", "codes"),
+    [
+        ("op_decision_", get_args(DecisionKind)),
+        ("decision_", get_args(DecisionKind)),
+        ("op_kind_", get_args(ModelKind)),
+    ],
+)
+def test_what_the_agent_tells_by_a_code_has_a_text(prefix: str, codes: tuple[str, ...]) -> None:
+    keys = set(json.loads((WEB / "texts" / "en.json").read_bytes()))
+    assert {prefix + code for code in codes} == {key for key in keys if key.startswith(prefix)}
 
 
 def test_languages_offered_are_the_catalogues() -> None:

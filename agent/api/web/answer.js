@@ -72,7 +72,7 @@ export class Turn {
     if (outpost.cloud?.cut) content.push(because(outpost));
     const rest = source ? outpost.sources.filter((other) => other !== source) : outpost.sources;
     if (source) content.push(cite(source));
-    if (rest.length) content.push(sources(rest, sourcesTitle(outpost, source)));
+    if (rest.length) content.push(sources(rest, source ? "sources_more" : "sources"));
     if (["local", "action", "escalated"].includes(decision)) content.push(feedback(rate));
     content.push(details(outpost));
     this.body.append(...content.filter(Boolean));
@@ -181,11 +181,6 @@ function place(source) {
     ...path.flatMap((step, i) => (i ? [el("span", { class: "step", "aria-hidden": "true" }, " › "), el("span", {}, step)] : [el("b", {}, step)])),
     title === source.document ? null : el("span", { class: "file" }, source.document),
   );
-}
-
-function sourcesTitle(outpost, quoted) {
-  if (outpost.decision === "handoff") return "sources_looked";
-  return quoted ? "sources_more" : "sources";
 }
 
 function cite(source) {
