@@ -44,32 +44,30 @@ def ranker():
     return natural.DirectRanker(shipped("models", "reference", "ranker"))
 
 
-async def test_natural_questions_are_quoted_right(embedder):
-    asked = await natural.load(DEV, embedder, QUESTIONS)
+async def measured(embedder, ranker=None):
+    """What is quoted at a least confidence of one half."""
     outcomes = []
-    for one in asked:
-        found = await one.retrieval()
-        sure = provisional.confidence("quote", signals.quote(one.item.question, found))
-        outcomes.append((one.item, found.quotes[0].text, sure))
-    figures = natural.figures(outcomes, 0.5)
-    assert figures.ranked >= 0.85
-    assert figures.right >= 0.55
-    assert figures.wrong <= 0.15
-    assert figures.refused >= 0.8
-
-
-async def test_the_ranking_model_tells_near_misses_from_answers(embedder, ranker):
-    asked = await natural.load(DEV, embedder, QUESTIONS)
-    outcomes = []
-    for one in asked:
+    for one in await natural.load(DEV, embedder, QUESTIONS):
         found = await one.retrieval(ranker)
         sure = provisional.confidence("quote", signals.quote(one.item.question, found))
         outcomes.append((one.item, found.quotes[0].text, sure))
-    figures = natural.figures(outcomes, 0.5)
-    assert figures.ranked >= 0.85
-    assert figures.right >= 0.65
-    assert figures.wrong <= 0.12
-    assert figures.refused >= 0.8
+    return natural.figures(outcomes, 0.5)
+
+
+async def test_natural_questions_are_quoted_right(embedder):
+    figures = await measured(embedder)
+    assert figures.ranked >= 0.86
+    assert figures.right >= 0.58
+    assert figures.wrong <= 0.13
+    assert figures.refused >= 0.82
+
+
+async def test_the_ranking_model_tells_near_misses_from_answers(embedder, ranker):
+    figures = await measured(embedder, ranker)
+    assert figures.ranked >= 0.86
+    assert figures.right >= 0.67
+    assert figures.wrong <= 0.1
+    assert figures.refused >= 0.88
 
 
 async def test_a_ranking_model_that_fails_takes_nothing_away(embedder, ranker, tmp_path):
