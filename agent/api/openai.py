@@ -100,7 +100,7 @@ async def chat_completions(body: ChatRequest, request: Request, daemon: Daemon) 
         chunks = _stream_calls(reply, wanted, events, body, daemon) if wanted.offers_calls else None
         return EventStream(chunks or _stream_chat(reply, events, body, daemon), daemon)
     collected = await attended(request, _collect(events, daemon), daemon)
-    message = wanted.read(collected.text, collected.end.finish_reason)
+    message = await wanted.read(collected.text, collected.end.finish_reason)
     choice: JsonObject = {"index": 0, "message": message.wire(), "finish_reason": message.finish_reason}
     choice["logprobs"] = _chat_logprobs(collected.tokens) if body.logprobs else None
     return JSONResponse(reply.body([choice], end=collected.end))
@@ -311,7 +311,7 @@ async def _stream_calls(
 ) -> AsyncGenerator[bytes, None]:
     """Whether it is a call is known at the end only, so the whole comes in one piece: the first delta tells."""
     collected = await _collect(events, daemon)
-    message = wanted.read(collected.text, collected.end.finish_reason)
+    message = await wanted.read(collected.text, collected.end.finish_reason)
     logprobs = _chat_logprobs(collected.tokens) if body.logprobs else None
     yield sse(_delta(reply, message.delta(), logprobs=logprobs))
     yield sse(_delta(reply, {}, finish_reason=message.finish_reason))

@@ -1,4 +1,4 @@
-"""Tool calls of OpenAI's chat API on any local SLM: what the model is told, and how its reply becomes calls (pure).
+"""Tool calls of OpenAI's chat API on any local SLM: what the model is told, and how its reply becomes calls.
 
 ``required`` and a named function constrain the output to the tools' JSON schemas, so the call is always valid. ``auto``
 leaves the model free: a reply that is a JSON object naming a tool, bare or in <tool_call> tags (the convention of the
@@ -8,6 +8,7 @@ chat template, and as a system message for templates that know no tools.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import uuid
@@ -73,9 +74,10 @@ class Plan:
             return [first, *messages[1:]]
         return [Message(role="system", content=told), *messages]
 
-    def read(self, text: str, finish_reason: str) -> ReplyMessage:
-        """The model's output as a message; a call cut off by the token limit stays text."""
-        call = self._call(text) if self.tools else None
+    async def read(self, text: str, finish_reason: str) -> ReplyMessage:
+        """The model's output as a message; a call cut off by the token limit stays text. Works in a thread: the asker's
+        schema may take long, and so does loading the library that checks it."""
+        call = await asyncio.to_thread(self._call, text) if self.tools else None
         if call is None:
             return ReplyMessage(text, (), finish_reason)
         return ReplyMessage(None, (call,), "tool_calls")

@@ -6,6 +6,7 @@ file imports no numpy: the control process stays small until it first handles a 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -103,11 +104,9 @@ class EmbeddingClient:
 
     async def embed_counted(self, texts: Sequence[str], *, deadline_s: float) -> tuple[NDArray[float32], int]:
         """As `embed`, with the number of tokens that were read."""
-        import numpy
-
         answer = await self._pool.call(self.model, "embed", {"texts": list(texts)}, deadline_s=deadline_s)
         with _payload_errors(self.model):
-            vectors = numpy.frombuffer(answer["vectors"], dtype="<f4").reshape(len(texts), int(answer["dim"]))
+            vectors = await asyncio.to_thread(_rows, answer["vectors"], len(texts), int(answer["dim"]))
             return vectors, int(answer["tokens"])
 
 
@@ -232,6 +231,13 @@ def _end(payload: Payload) -> GenerationEnd:
 
 def _vector_bytes(vectors: NDArray[float32] | None) -> bytes | None:
     return None if vectors is None else vectors.astype("<f4", copy=False).tobytes()
+
+
+def _rows(data: bytes, count: int, dim: int) -> NDArray[float32]:
+    """In a thread, for the first one brings numpy."""
+    import numpy
+
+    return numpy.frombuffer(data, dtype="<f4").reshape(count, dim)
 
 
 @contextlib.contextmanager

@@ -133,10 +133,10 @@ class Announcer:
 
     async def _post(self, notice: _Notice, payload: bytes) -> None:
         """Raises CloudUnavailable for everything but a 2xx: who set up the webhook wants the question to arrive."""
+        if self._client is None:
+            self._client = await asyncio.to_thread(_open_client)
         import httpx
 
-        if self._client is None:
-            self._client = httpx.AsyncClient(timeout=_WEBHOOK_S)
         headers = {"content-type": "application/json", "idempotency-key": f"{notice.topic}-{notice.event_id}"}
         try:
             reply = await self._client.post(self._config.webhook, content=payload, headers=headers)
@@ -170,6 +170,13 @@ class Announcer:
             "UPDATE notice SET attempts = attempts + 1, next_try = ? WHERE event_id = ? AND topic = ? AND channel = ?",
             next_try, notice.event_id, notice.topic, channel,
         )  # fmt: skip
+
+
+def _open_client() -> httpx.AsyncClient:
+    """In a thread: the first import takes long, and certificates are read."""
+    import httpx
+
+    return httpx.AsyncClient(timeout=_WEBHOOK_S)
 
 
 def _message(topic: Topic, case: Case, device: Device) -> dict[str, Any]:

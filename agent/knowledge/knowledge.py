@@ -262,8 +262,6 @@ class Knowledge:
         """None, and `problem` says why, where the model cannot be had: keywords have to do then."""
         if self._embedder is None:
             return None
-        import numpy
-
         try:
             parts = [
                 await self._embedder.embed(texts[at : at + _BATCH], deadline_s=self._embed_s)
@@ -273,6 +271,8 @@ class Knowledge:
             self.problem = str(error)
             return None
         self.problem = None
+        import numpy  # is there by now, the rows brought it
+
         return numpy.concatenate(parts)
 
     # ------------------------------------------------------------ the bridge to threads
