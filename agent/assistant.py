@@ -172,7 +172,7 @@ class Assistant:
         if answer.decision in ("escalated", "deferred") and self._escalator is not None:
             answer = replace(answer, text="")
             try:
-                outgoing = await self._escalator.preview(self._inquiry(work, None))
+                outgoing = await self._escalator.preview(self._inquiry(work, verdict, None))
                 note = None if outgoing else "nothing would leave: an answer is kept for this question"
             except (PrivacyFailed, StorageFull, StorageFailed) as error:
                 note = f"nothing would leave: {error.message} ({error.code})"
@@ -197,9 +197,9 @@ class Assistant:
                     else:
                         yield told
         if answer.decision == "handoff":
-            answer = await self._handed_over(work, answer)
+            answer = await self._handed_over(work, verdict, answer)
         answer = replace(answer, timings_ms=_rounded({**work.timings, "total": since(work.started)}))
-        self.sessions.remember(question.session, work.text, answer.text)
+        self.sessions.remember(question.session, work.text, answer.text, confined=_confined(work, verdict, answer))
         answer = await self._recorded(answer)
         answer = await self._witnessed(work, verdict, answer)
         self._observe(answer)
@@ -207,10 +207,11 @@ class Assistant:
 
     def _begun(self, question: Question) -> Work:
         text = clean(question.text, self._config.max_question_chars)
-        window = question.history or self.sessions.window(question.session)
-        turns = bounded(window, self._config.session_turns, self._config.max_question_chars)
+        session, turns, chars = question.session, self._config.session_turns, self._config.max_question_chars
+        window = bounded(question.history or self.sessions.window(session), turns, chars)
+        leaving = bounded(question.history or self.sessions.window(session, leaving=True), turns, chars)
         collection = question.collection or self._config.collection
-        return Work(question, text, turns, time.perf_counter(), f"evt-{uuid.uuid4().hex}", collection)
+        return Work(question, text, window, leaving, time.perf_counter(), f"evt-{uuid.uuid4().hex}", collection)
 
     def _doomed(self, work: Work, quote: Evidence) -> str | None:
         return self._decider.doomed(quote, self._facts(work))
@@ -259,7 +260,7 @@ class Assistant:
         """The cloud's words as they come, then the answer as it is now."""
         started = time.perf_counter()
         wait_s = 0.0 if verdict.route.decision.kind == "deferred" else self._facts(work).left_s
-        async with aclosing(asked(escalator, self._inquiry(work, wait_s), verdict.route)) as events:
+        async with aclosing(asked(escalator, self._inquiry(work, verdict, wait_s), verdict.route)) as events:
             async for event in events:
                 if isinstance(event, Outcome):
                     work.timings["escalate"] = since(started)
@@ -281,29 +282,29 @@ class Assistant:
             return replace(answer, text=self._config.deferred_text.replace("{event_id}", answer.event_id))
         return answer
 
-    async def _handed_over(self, work: Work, answer: Answer) -> Answer:
+    async def _handed_over(self, work: Work, verdict: Verdict, answer: Answer) -> Answer:
         """The answer, once its question is in a person's queue; where that fails the visitor is told all the same whom
         to ask."""
         if self._people is None:
             return answer
         try:
-            await self._people.hand_over(self._inquiry(work, None), answer.reason)
+            await self._people.hand_over(self._inquiry(work, verdict, None), answer.reason)
         except (StorageFull, StorageFailed) as error:
             return replace(answer, notes=(*answer.notes, f"not in the queue for a person: {error.code}"))
         return answer
 
     @staticmethod
-    def _inquiry(work: Work, wait_s: float | None) -> Inquiry:
+    def _inquiry(work: Work, verdict: Verdict, wait_s: float | None) -> Inquiry:
         return Inquiry(
             event_id=work.event_id,
             text=work.text,
             session=work.question.session,
             passages=work.retrieval.quotes[: prompts.PASSAGES] if work.retrieval else (),
-            history=work.window,
+            history=work.leaving,
             language=work.language,
             collection=work.collection,
             wait_s=wait_s,
-            privacy=work.question.privacy,
+            privacy="private" if verdict.circumstances.confined else "shareable",
         )
 
     async def _recorded(self, answer: Answer) -> Answer:
@@ -322,7 +323,7 @@ class Assistant:
         texts = [candidate.text for candidate in work.candidates]
         seen = Seen(
             answer=answer,
-            inquiry=self._inquiry(work, None),
+            inquiry=self._inquiry(work, verdict, None),
             candidates=tuple(Held(one, text) for one, text in zip(verdict.candidates, texts, strict=True)),
             barrier=verdict.circumstances.barrier,
         )
@@ -354,6 +355,12 @@ def _served(answer: Answer, candidate: Candidate, evidence: Evidence, certificat
         action=candidate.action,
         certificate=certificate,
     )
+
+
+def _confined(work: Work, verdict: Verdict, answer: Answer) -> bool:
+    """Whether question and answer must not leave with a later question either: what the SLM said may repeat earlier
+    turns that must not."""
+    return verdict.circumstances.confined or (answer.answer_kind == "generated" and work.leaving != work.window)
 
 
 def _rounded(timings: Mapping[str, float]) -> dict[str, float]:

@@ -83,11 +83,13 @@ class Candidate:
 
 @dataclass(slots=True)
 class Work:
-    """What is known so far of the question in hand. ``skipped``: why the SLM was not asked."""
+    """What is known so far of the question in hand. ``window`` are the earlier turns, ``leaving`` those of them that
+    may leave the device; ``skipped``: why the SLM was not asked."""
 
     question: Question
     text: str
     window: tuple[ChatMessage, ...]
+    leaving: tuple[ChatMessage, ...]
     started: float
     event_id: str
     collection: str

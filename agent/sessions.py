@@ -1,6 +1,7 @@
 """Conversations on this device: a bounded window of turns a session, in memory only, gone when idle or on request (L2).
 
 The window lets a visitor ask "and on Sundays?". Nothing is written to disk, and `Sessions.end` leaves nothing behind.
+What had to stay on the device when it was asked stays out of the history that leaves with a later question.
 """
 
 from __future__ import annotations
@@ -23,9 +24,16 @@ _WORD = re.compile(r"\w+")
 _FEW_WORDS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    question: ChatMessage
+    answer: ChatMessage
+    confined: bool
+
+
 @dataclass(slots=True)
 class _Session:
-    turns: deque[ChatMessage]
+    pairs: deque[_Pair]
     last_used: float = field(default=0.0)
 
 
@@ -38,22 +46,24 @@ class Sessions:
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
 
-    def window(self, id: str | None) -> tuple[ChatMessage, ...]:
-        """The earlier turns of a session, oldest first; none for an unknown, ended or absent one."""
+    def window(self, id: str | None, *, leaving: bool = False) -> tuple[ChatMessage, ...]:
+        """The earlier turns of a session, oldest first; none for an unknown, ended or absent one. ``leaving``: only
+        those that may leave the device."""
         session = self._sessions.get(id) if id else None
         if session is None or session.last_used < self._clock() - self._idle_s:
             return ()
-        return tuple(session.turns)
+        kept = (pair for pair in session.pairs if not (leaving and pair.confined))
+        return tuple(turn for pair in kept for turn in (pair.question, pair.answer))
 
-    def remember(self, id: str | None, question: str, answer: str) -> None:
-        """Add a pair; the session that was silent longest goes when there are more than MAX_SESSIONS."""
+    def remember(self, id: str | None, question: str, answer: str, *, confined: bool = False) -> None:
+        """Add a pair, ``confined`` where it must never leave the device; the session that was silent longest goes when
+        there are more than MAX_SESSIONS."""
         if not id or self._turns == 0:
             return
         session = self._sessions.pop(id, None)
         if session is None or session.last_used < self._clock() - self._idle_s:
-            session = _Session(deque(maxlen=2 * self._turns))
-        session.turns.append(ChatMessage("user", question))
-        session.turns.append(ChatMessage("assistant", answer))
+            session = _Session(deque(maxlen=self._turns))
+        session.pairs.append(_Pair(ChatMessage("user", question), ChatMessage("assistant", answer), confined))
         session.last_used = self._clock()
         self._sessions[id] = session
         while len(self._sessions) > MAX_SESSIONS:

@@ -86,6 +86,12 @@ class Circumstances:
         return rules(self.policy, self.overrides)
 
     @property
+    def confined(self) -> bool:
+        """Whether the words of the question stay on the device whatever becomes of it, also where a person is told that
+        it was asked."""
+        return not self.rules.leaves or self.privacy == "private"
+
+    @property
     def barrier(self) -> str | None:
         """Why the question may not go to the cloud at all."""
         if not self.rules.leaves:

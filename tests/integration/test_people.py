@@ -39,10 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
         yield daemon
 
 
-def ask(
-    daemon: RunningDaemon, question: str = UNKNOWN, session: str | None = None, private: bool = False
-) -> dict[str, Any]:
-    options = ({"session": session} if session else {}) | ({"private": True} if private else {})
+def ask(daemon: RunningDaemon, question: str = UNKNOWN, **options: Any) -> dict[str, Any]:
     body = {"model": "outpost", "messages": [{"role": "user", "content": question}], "outpost": options}
     with daemon.client() as client:
         told: dict[str, Any] = client.post("/v1/chat/completions", json=body).raise_for_status().json()["outpost"]
@@ -124,13 +121,18 @@ def test_the_queue_is_the_operators(place: RunningDaemon) -> None:
 
 def test_a_webhook_hears_of_every_question_and_answers_survive_a_restart(tmp_path: Path) -> None:
     with Webhook(failures=2) as webhook:
-        settings = {"OUTPOST_MODELS__TEXT": "", "OUTPOST_HANDOFF__WEBHOOK": webhook.url}
+        settings = {
+            "OUTPOST_MODELS__TEXT": "",
+            "OUTPOST_HANDOFF__WEBHOOK": webhook.url,
+            "OUTPOST_OVERRIDES__COLLECTIONS": '{staff-room = {policy = "local-only"}}',
+        }
         with running_daemon(tmp_path, settings=settings) as daemon:
             plain, personal = ask(daemon), ask(daemon, "Please write to ada.lovelace@example.org about my bag")
             private = ask(daemon, "Where do I collect what I left behind?", private=True)
-            heard = {message["event_id"]: message for message in webhook.wait_for(3)}
+            staff = ask(daemon, "Which code opens the back door?", collection="staff-room")
+            heard = {message["event_id"]: message for message in webhook.wait_for(4)}
             assert heard[plain["event_id"]]["question"] == UNKNOWN
-            for kept in (personal, private):
+            for kept in (personal, private, staff):
                 assert heard[kept["event_id"]] | {"question": None, "personal": True} == heard[kept["event_id"]]
             assert webhook.refused == 2
             daemon.cli("events", "answer", plain["event_id"], ANSWER)
@@ -139,8 +141,8 @@ def test_a_webhook_hears_of_every_question_and_answers_survive_a_restart(tmp_pat
         with running_daemon(tmp_path, settings=settings) as daemon:
             shown = json.loads(daemon.cli("events", "show", plain["event_id"], "--json").stdout)
             assert shown["answer"]["text"] == ANSWER
-            assert [c["state"] for c in _queue(daemon)] == ["handed_off", "handed_off", "answered"]
-        assert len(webhook.heard) == 3, "nothing is announced again after a restart"
+            assert [c["state"] for c in _queue(daemon)] == ["handed_off", "handed_off", "handed_off", "answered"]
+        assert len(webhook.heard) == 4, "nothing is announced again after a restart"
 
 
 def test_nothing_is_announced_under_local_only(tmp_path: Path) -> None:

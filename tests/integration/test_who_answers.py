@@ -275,6 +275,21 @@ def test_private_questions_and_local_only_collections_stay_on_the_device(
     assert asked_of(cloud) == before
 
 
+def test_what_stayed_on_the_device_does_not_leave_as_history(device: RunningDaemon) -> None:
+    """Neither a private question nor one of a local-only collection, with what was answered to it."""
+    ask(device, "Where are the umbrellas for guests?", session="talk")
+    ask(device, "Does the blue parrot live here?", session="talk", private=True)
+    staff = ask(device, "Where are the umbrellas of the night watch?", session="talk", collection="staff-room")
+    assert staff["decision"] in ("local", "handoff")
+    with device.client(operator=True) as client:
+        body = {"question": unknown(), "session": "talk"}
+        found = client.post("/v1/explain", json=body).raise_for_status().json()
+    sent = [message["content"] for message in json.loads(found["request"]["payload"])["messages"]]
+    assert len(sent) == 4, "system, one earlier pair and the question"
+    assert sent[1] == "Where are the umbrellas for guests?"
+    assert not [text for text in sent if "parrot" in text or "night watch" in text]
+
+
 def test_status_prints_promise_coverage_and_budget(device: RunningDaemon) -> None:
     ask(device)
     printed = device.cli("status").stdout
@@ -379,7 +394,8 @@ async def test_words_that_were_shown_stay_when_the_cloud_breaks_off_and_a_refusa
 async def stream(device: RunningDaemon) -> tuple[str, dict[str, Any]]:
     """What a visitor is shown, and the `outpost` object at the end."""
     body = {"model": "outpost", "stream": True, "messages": [{"role": "user", "content": unknown()}]}
-    shown, about = "", {}
+    shown = ""
+    about: dict[str, Any] = {}
     async with (
         httpx.AsyncClient(base_url=device.url, timeout=60, trust_env=False) as client,
         client.stream("POST", "/v1/chat/completions", json=body) as response,

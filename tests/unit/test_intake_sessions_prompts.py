@@ -82,6 +82,14 @@ def test_a_window_is_bounded_and_ends_when_idle_or_asked() -> None:
     assert sessions.window("b") == ()
 
 
+def test_what_is_confined_is_in_the_window_and_in_none_that_leaves() -> None:
+    sessions = Sessions(turns=2, idle_s=10, clock=Clock())
+    for number, confined in enumerate((False, True, False, True)):
+        sessions.remember("a", f"q{number}", f"a{number}", confined=confined)
+    assert [turn.content for turn in sessions.window("a")] == ["q2", "a2", "q3", "a3"]
+    assert [turn.content for turn in sessions.window("a", leaving=True)] == ["q2", "a2"]
+
+
 def test_sessions_do_not_see_each_other_and_are_bounded_in_number() -> None:
     sessions = Sessions(turns=1, idle_s=1000, clock=Clock())
     for number in range(MAX_SESSIONS + 5):
