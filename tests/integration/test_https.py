@@ -16,7 +16,8 @@ import trustme
 
 from agent.config import Endpoint, Escalation
 from agent.errors import CloudRefused, CloudUnavailable
-from agent.escalation.https import Clock, Https, retry_after_s
+from agent.escalation.failures import retry_after_s
+from agent.escalation.https import Clock, Https
 from agent.messages import ChatMessage, CloudDelta, CloudReply, CloudRequest, Usage
 from tests.simulators.daemon import TINY, RunningDaemon
 from tests.simulators.faulty_cloud import (
