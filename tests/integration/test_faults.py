@@ -11,24 +11,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.simulators.daemon import ROOT, TINY, RunningDaemon, clean_environment, install_tiny, running_daemon
+from tests.simulators.waiting import until
 
 PROMPT = {"model": TINY, "prompt": "a", "temperature": 0, "max_tokens": 1900, "stream": True}
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition; fails when it does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -75,7 +67,7 @@ def test_a_client_that_goes_away_frees_its_sequence_at_once(tiny_daemon: Running
         lines = first_token(response)
         assert model_status(tiny_daemon)["active"] == 1
         del lines
-    until(lambda: model_status(tiny_daemon)["active"] == 0, 2.0)
+    until(lambda: model_status(tiny_daemon)["active"] == 0, "its sequence is free", 2.0)
     assert tiny_daemon.status()["queue"]["active"] == 0
 
 
@@ -86,8 +78,8 @@ def test_a_client_that_goes_away_before_the_answer_frees_it_too(tiny_daemon: Run
     with client, socket.create_connection((address.host, address.port or 80)) as sock:
         head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         sock.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        until(lambda: model_status(tiny_daemon)["active"] == 1)
-    until(lambda: model_status(tiny_daemon)["active"] == 0, 2.0)
+        until(lambda: model_status(tiny_daemon)["active"] == 1, "it is at work")
+    until(lambda: model_status(tiny_daemon)["active"] == 0, "its sequence is free", 2.0)
 
 
 async def test_a_full_queue_is_a_429_that_says_when_to_come_back(tiny_daemon: RunningDaemon) -> None:
@@ -149,7 +141,7 @@ def test_sigterm_lets_the_running_stream_finish_and_takes_the_workers_along(tiny
         tiny_daemon.process.send_signal(signal.SIGTERM)
         assert "data: [DONE]" in list(lines)
     assert tiny_daemon.process.wait(20) == 0
-    until(lambda: not Path(f"/proc/{pid}").exists())
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the worker is gone")
 
 
 def test_sigkill_leaves_no_worker_behind_and_the_next_start_works(tiny_daemon: RunningDaemon) -> None:
@@ -158,7 +150,7 @@ def test_sigkill_leaves_no_worker_behind_and_the_next_start_works(tiny_daemon: R
     pid = tiny_daemon.worker_pid(TINY)
     tiny_daemon.process.kill()
     tiny_daemon.process.wait()
-    until(lambda: not Path(f"/proc/{pid}").exists())
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the worker is gone")
     with running_daemon(tiny_daemon.state) as again, again.client() as client:
         assert client.get("/readyz").status_code == 200
 

@@ -39,6 +39,7 @@ from agent.updates.catalog import Catalog, CatalogModel, ModelStore
 from agent.updates.download import Limits
 from agent.updates.part import Progress
 from tests.simulators.faulty_http import Fault, FaultyServer
+from tests.simulators.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = Limits(connect_s=2, read_s=0.4, attempts=3, backoff_s=0.01, backoff_max_s=0.02, retry_after_max_s=2, margin=0,
@@ -414,10 +415,7 @@ def child(code: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for_part(site: Site, size: int) -> None:
-    deadline = time.monotonic() + 20
-    while not site.part().exists() or site.part().stat().st_size < size:
-        assert time.monotonic() < deadline, f"no part of {size} bytes"
-        threading.Event().wait(0.005)
+    until(lambda: site.part().exists() and site.part().stat().st_size >= size, f"a part of {size} bytes")
 
 
 def test_a_killed_pull_goes_on(site: Site, server: FaultyServer) -> None:
@@ -502,8 +500,8 @@ def test_a_replaced_model_is_always_the_old_or_the_new(site: Site, tmp_path: Pat
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
-            until = time.monotonic() + chance.uniform(0.02, 0.25)
-            while time.monotonic() < until:
+            moment = time.monotonic() + chance.uniform(0.02, 0.25)
+            while time.monotonic() < moment:
                 assert len(store.get("toy").files) == 2  # readable at every moment
         finally:
             process.send_signal(signal.SIGKILL)

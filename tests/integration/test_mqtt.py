@@ -27,6 +27,7 @@ from agent.escalation.mqtt import MqttPath
 from agent.escalation.reach import reach
 from agent.messages import ChatMessage, CloudDelta, CloudReply, CloudRequest, Deferred, Inquiry
 from tests.benchmarks.kill_mqtt import campaign
+from tests.simulators import waiting
 from tests.simulators.broker import ACL, Authority, Broker, running_broker
 from tests.simulators.daemon import TINY, RunningDaemon, install_tiny, running_daemon
 from tests.simulators.gateway import RunningGateway, running_gateway
@@ -141,11 +142,9 @@ async def answer_at_last(path: MqttPath, asked: CloudRequest) -> CloudReply:
             await asyncio.sleep(0.1)
 
 
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        await asyncio.sleep(0.02)
+async def until(condition: Callable[[], bool], what: str, within_s: float = 20) -> None:
+    """In a thread, for most conditions ask another process."""
+    await asyncio.to_thread(waiting.until, condition, what, within_s)
 
 
 def set_running(daemon: RunningDaemon, on: bool) -> None:

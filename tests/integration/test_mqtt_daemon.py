@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from agent.escalation.link import MqttLink, Received
 from tests.simulators.broker import Authority, Broker, running_broker
 from tests.simulators.daemon import DEMO, TINY, RunningDaemon, install_tiny, running_daemon
 from tests.simulators.gateway import running_gateway
+from tests.simulators.waiting import soon
 
 PREFIX = "outpost/hall/kiosk"
+WAIT_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +59,6 @@ class Operator:
     def on(self, topic: str) -> list[dict[str, Any]]:
         return [json.loads(message.payload) for message in self.heard if message.topic == f"{PREFIX}/{topic}"]
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < deadline, f"not within 30 s: {what}"
-            await asyncio.sleep(0.02)
-
     async def ask(self, payload: str, response: str = "ask/response/1", correlation: bytes = b"1") -> None:
         await self.link.send(
             f"{PREFIX}/ask", payload.encode(), response_topic=f"{PREFIX}/{response}", correlation=correlation
@@ -75,14 +70,14 @@ async def operator(broker: Broker) -> AsyncIterator[Operator]:
     someone = Operator(broker)
     async with someone.link:
         assert await someone.link.wait_online(20), someone.link.problem
-        await someone.until(lambda: any(s["state"] == "online" for s in someone.on("status")), "the daemon is there")
+        await soon(lambda: any(s["state"] == "online" for s in someone.on("status")), "the daemon is there", WAIT_S)
         yield someone
 
 
 async def test_a_question_by_mqtt_is_answered_by_the_assistant(broker: Broker, kiosk: RunningDaemon) -> None:
     async with operator(broker) as someone:
         await someone.ask('{"question": "What is the height limit in the car park?"}')
-        await someone.until(lambda: bool(someone.on("ask/response/1")), "an answer")
+        await soon(lambda: bool(someone.on("ask/response/1")), "an answer", WAIT_S)
         (reply,) = someone.on("ask/response/1")
         assert "2.0 metres" in reply["text"]
         assert reply["outpost"]["decision"] == "local"
@@ -93,9 +88,9 @@ async def test_a_question_sent_again_is_answered_once_and_told_twice(broker: Bro
     async with operator(broker) as someone:
         for _ in range(3):
             await someone.ask("When does the museum open?", "ask/response/again", b"again")
-        await someone.until(lambda: bool(someone.on("ask/response/again")), "an answer")
+        await soon(lambda: bool(someone.on("ask/response/again")), "an answer", WAIT_S)
         await someone.ask("When does the museum open?", "ask/response/again", b"again")
-        await someone.until(lambda: len(someone.on("ask/response/again")) >= 2, "the answer again")
+        await soon(lambda: len(someone.on("ask/response/again")) >= 2, "the answer again", WAIT_S)
         assert len({reply["outpost"]["event_id"] for reply in someone.on("ask/response/again")}) == 1
 
 
@@ -115,7 +110,7 @@ async def test_a_bad_question_gets_an_error_with_its_code(
     name = uuid.uuid4().hex
     async with operator(broker) as someone:
         await someone.ask(payload, f"ask/response/{name}", name.encode())
-        await someone.until(lambda: bool(someone.on(f"ask/response/{name}")), "an answer")
+        await soon(lambda: bool(someone.on(f"ask/response/{name}")), "an answer", WAIT_S)
         (reply,) = someone.on(f"ask/response/{name}")
         assert reply["error"]["code"] == code
 
@@ -127,7 +122,7 @@ async def test_a_question_by_mqtt_goes_to_the_cloud_by_mqtt_and_back(
         async with operator(broker) as someone:
             question = {"question": "When does the last boat leave for the island?", "collection": "abroad"}
             await someone.ask(json.dumps(question), "ask/response/abroad", b"abroad")
-            await someone.until(lambda: bool(someone.on("ask/response/abroad")), "an answer")
+            await soon(lambda: bool(someone.on("ask/response/abroad")), "an answer", WAIT_S)
             (reply,) = someone.on("ask/response/abroad")
             assert reply["outpost"]["decision"] == "escalated", reply
             assert reply["outpost"]["answer_kind"] == "cloud"
@@ -140,7 +135,7 @@ async def test_an_asker_cannot_have_the_device_speak_in_its_own_name(broker: Bro
         for topic in ("events", "status", "escalate/request", "shadow/reported"):
             await someone.ask("When does the museum open?", topic, topic.encode())
         await someone.ask("When does the museum open?", "ask/response/last", b"last")
-        await someone.until(lambda: bool(someone.on("ask/response/last")), "the allowed one")
+        await soon(lambda: bool(someone.on("ask/response/last")), "the allowed one", WAIT_S)
         assert not [reply for reply in (*someone.on("events"), *someone.on("status")) if "text" in reply]
 
 
@@ -153,4 +148,4 @@ async def test_a_daemon_that_is_killed_turns_offline(broker: Broker, kiosk: Runn
     """The last test of this daemon."""
     async with operator(broker) as someone:
         await asyncio.to_thread(kiosk.process.kill)
-        await someone.until(lambda: someone.on("status")[-1] == {"state": "offline"}, "the last will")
+        await soon(lambda: someone.on("status")[-1] == {"state": "offline"}, "the last will", WAIT_S)

@@ -34,6 +34,7 @@ from agent.errors import (
     UnknownModel,
     WorkerCrashed,
 )
+from tests.simulators.waiting import soon
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = "tests.simulators.engines:ScriptedEngine"
@@ -69,10 +70,8 @@ async def pool() -> AsyncIterator[Pool]:
         yield pool
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 15.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 (the conditions are states of processes, which set no event)
-            await asyncio.sleep(0.005)
+async def until(condition: Callable[[], Any]) -> None:
+    await soon(condition, "what the pool should come to", 15.0)
 
 
 async def facts(pool: Pool, model: str = "m") -> dict[str, Any]:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from tests.simulators import page_audit
 from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
+from tests.simulators.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -357,10 +357,7 @@ def test_leaving_the_page_ends_the_visit(daemon: RunningDaemon, visit: Opener) -
     here.answered()
     kept = metric(daemon, "outpost_sessions")
     here.page.goto(daemon.url + "/operator")
-    deadline = time.monotonic() + 10
-    while metric(daemon, "outpost_sessions") >= kept:
-        assert time.monotonic() < deadline, "the device still keeps the conversation"
-        time.sleep(0.02)
+    until(lambda: metric(daemon, "outpost_sessions") < kept, "the device forgets the conversation", 10)
     here.page.go_back()
     expect(here.page.locator("#hint")).not_to_be_empty()
     expect(here.page.locator(".turn")).to_have_count(0)

@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import trustme
 
 from agent.config import Mqtt
+from tests.simulators.waiting import until
 
 START_S = 15.0
 DEVICE_ACL = """
@@ -121,13 +121,15 @@ class Broker:
         with (self.folder / "mosquitto.log").open("ab") as log:
             self.process = subprocess.Popen([mosquitto(), "-c", str(self.config)], stdout=log, stderr=log)
         self.starts += 1
-        deadline = time.monotonic() + START_S
-        while True:
+        process = self.process
+
+        def listens() -> bool:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, f"mosquitto does not listen: {self.log()}"
-            time.sleep(0.01)
+                return True
+            assert process.poll() is None, self.log()
+            return False
+
+        until(listens, lambda: f"mosquitto listens: {self.log()}", START_S)
 
     def kill(self) -> None:
         """SIGKILL: nothing is said to any client."""

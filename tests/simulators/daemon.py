@@ -10,13 +10,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.simulators.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "reference" / "demo"
@@ -97,16 +98,16 @@ def running_daemon(
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
+    def ready() -> str:
         text = log.read_text(errors="replace")
         assert process.poll() is None, f"the daemon ended with {process.returncode}: {text[-3000:]}"
         if found := re.findall(r"listens on (http://\S+)", text):
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(found[-1] + "/readyz", trust_env=False, timeout=5).status_code == 200:
                     return str(found[-1])
-        time.sleep(0.02)
-    raise AssertionError(f"the daemon was not ready within {START_S} s: {log.read_text(errors='replace')[-3000:]}")
+        return ""
+
+    return until(ready, lambda: f"the daemon is ready: {log.read_text(errors='replace')[-3000:]}", START_S)
 
 
 def install_tiny(state: Path, gguf: Path) -> None:

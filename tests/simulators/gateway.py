@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 
 from tests.simulators.broker import Broker, free_port
 from tests.simulators.daemon import ROOT, clean_environment
+from tests.simulators.waiting import until
 
 START_S = 60.0
 
@@ -52,13 +52,11 @@ class RunningGateway:
             return False
 
     def wait_connected(self) -> None:
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
+        def connected() -> bool:
             assert self.process.poll() is None, self.log.read_text(errors="replace")[-3000:]
-            if self.connected():
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"gateway {self.name} is not connected: {self.log.read_text(errors='replace')[-3000:]}")
+            return self.connected()
+
+        until(connected, lambda: f"{self.name} is connected: {self.log.read_text(errors='replace')[-3000:]}", START_S)
 
 
 @contextlib.contextmanager
