@@ -42,6 +42,9 @@ from agent.confidence import signals  # noqa: E402
 from agent.engines.protocol import LoadSpec  # noqa: E402
 from agent.engines.text import TextEngine  # noqa: E402
 from agent.knowledge import quotes, words  # noqa: E402
+from agent.knowledge.chunks import StoredSentence  # noqa: E402
+from agent.knowledge.features import FEATURES, Table, understand  # noqa: E402
+from agent.knowledge.features import features as sentence_features  # noqa: E402
 from agent.messages import Alternative, Quote, Retrieval, Sampling, TokenLogprob  # noqa: E402
 
 SETS = tuple(ROOT / "models" / "reference" / name for name in ("natural-dev", "natural-train"))
@@ -52,7 +55,7 @@ FITTED_ON = "models/reference/natural-dev and natural-train"
 QUOTE_MODEL = ROOT / "agent" / "knowledge" / "quote_model.json"
 CONFIDENCE = ROOT / "agent" / "confidence" / "provisional.json"
 
-RANKED = [name for name in quotes.FEATURES if name != "keyword"]
+RANKED = [name for name in FEATURES if name != "keyword"]
 RANKED_BY_KEYWORD = [name for name in RANKED if name not in ("plain", "headed", "neighbour", "following", "soft")]
 # "foreign" is strong by hand: these pages are one document each, and only where a collection holds many does a sentence
 # under another thing's heading (the café's hours for the venue's) compete with the right one.
@@ -93,8 +96,8 @@ class Example:
     """A question with its sentences, as the ranker sees them; ``removed``: without its evidence."""
 
     asked: natural.Asked
-    ordered: list[quotes.StoredSentence]
-    table: quotes.Table
+    ordered: list[StoredSentence]
+    table: Table
     evidence: Array
     removed: bool = False
 
@@ -133,7 +136,7 @@ def loaded(embedder: natural.DirectEmbedder | None) -> list[natural.Asked]:
 def _example(asked: natural.Asked) -> Example:
     given = asked.found
     ordered = sorted(given.sentences, key=lambda s: (s.document, s.chunk, s.position))
-    table = quotes.features(quotes.understand(asked.item.question), ordered, given.vector, given.word_vectors)
+    table = sentence_features(understand(asked.item.question), ordered, given.vector, given.word_vectors)
     held = [bool(asked.item.answers) and natural.holds_evidence(asked.item, s.sentence.text) for s in ordered]
     return Example(asked, ordered, table, np.array(held, dtype=float))
 
@@ -143,7 +146,7 @@ def _example(asked: natural.Asked) -> Example:
 
 def fit_ranker(training: Sequence[Example], names: Sequence[str]) -> Weights:
     usable = [example for example in training if len(example.evidence) and example.evidence.any()]
-    columns = [quotes.FEATURES.index(name) for name in names]
+    columns = [FEATURES.index(name) for name in names]
     rows = np.vstack([example.table.values[:, columns] for example in usable])
     held = np.concatenate([example.evidence for example in usable])
     sizes = [len(example.evidence) for example in usable]
@@ -183,7 +186,7 @@ def outcome(example: Example, weights: Weights, judge: natural.DirectRanker | No
     embedded = given.vector is not None
     if not example.ordered:  # a search by keywords may find nothing
         return Outcome(example, "", {}, False)
-    wanted = quotes.understand(item.question)
+    wanted = understand(item.question)
     weighed = quotes.scored(wanted, example.ordered, example.table, ranker, embedded=embedded)
     judged = None
     if judge is not None:

@@ -25,12 +25,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "benchmarks"), str(ROOT / "model
 import fit  # noqa: E402
 import natural  # noqa: E402
 
-from agent.knowledge import quotes  # noqa: E402
 from agent.knowledge.chunks import with_heading  # noqa: E402
+from agent.knowledge.features import FEATURES  # noqa: E402
 
 
 def write(path: Path, examples: Sequence[fit.Example], weights: fit.Weights, top: int) -> None:
-    by_feature = np.array([weights.get(name, 0.0) for name in quotes.FEATURES])
+    by_feature = np.array([weights.get(name, 0.0) for name in FEATURES])
     with path.open("w", encoding="utf-8") as file:
         for example in examples:
             scores = example.table.values @ by_feature
