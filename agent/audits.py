@@ -28,7 +28,8 @@ from typing import Any, Final, Literal, Protocol, cast
 
 from pydantic import TypeAdapter
 
-from agent.confidence.certificate import ROUTES, Standing
+from agent.confidence.certificate import ANSWERING as ROUTES
+from agent.confidence.certificate import Standing
 from agent.confidence.live import Judge, LiveRisk, Sequence, Source
 from agent.config import Promise, Risk, RouteName
 from agent.drifting import Drifting
@@ -62,6 +63,7 @@ _AGAIN_S: Final = 300.0
 _INQUIRY: Final = TypeAdapter(Inquiry)
 _log = logging.getLogger("outpost.audits")
 
+_Audited = Literal["quote", "generated"]
 Outcome = Literal["alike", "different", "refused", "unavailable"]
 
 
@@ -197,7 +199,8 @@ class Audits:
         }
         self._drifting.saw(features, searched=seen.answer.retrieval != "none")
         answer, event_id = seen.answer, seen.answer.event_id
-        if answer.answer_kind == "cloud" and answer.reason != CLOUD_CUT:
+        given_to_another = answer.cloud is not None and answer.cloud.similarity is not None
+        if answer.answer_kind == "cloud" and answer.reason != CLOUD_CUT and not given_to_another:
             example = self._judged(self._unjudged(seen), answer.text)
             await self._labels.add_example(event_id, seen.inquiry.session, example)
         if answer.decision == "deferred":
@@ -266,7 +269,7 @@ class Audits:
     def _judged(self, example: Example, cloud: str) -> Example:
         """The cloud's answer judges what the device would have said."""
         right = bool(example.answer) and self._agree(example.answer, cloud)
-        return replace(example, right=right, answers=_known(example.answer if right else cloud))
+        return replace(example, right=right, answers=_known(example.answer if right else cloud), cloud=cloud)
 
     async def learn_late(self) -> None:
         """Take the answers that came later for examples, as those that came at once. Raises StorageFull,
@@ -342,7 +345,7 @@ class Audits:
         alike = self._agree(waiting.answer, reply.text)
         example = _example(
             inquiry,
-            (waiting.answer, Evidence(cast(RouteName, waiting.route), waiting.features, waiting.confidence)),
+            (waiting.answer, Evidence(cast(_Audited, waiting.route), waiting.features, waiting.confidence)),
             reply.text,
             right=alike,
             source="audit",
@@ -510,6 +513,7 @@ def _example(
         features=evidence.features,
         share=share,
         at=at,
+        cloud=cloud,
     )
 
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -24,7 +24,7 @@ from agent.confidence import provisional, signals
 from agent.confidence.certificate import Certificate, Certificates, Gate
 from agent.confidence.labelled import LabelledQuestion, LabelledText, answer_is_right, plain, quote_is_right
 from agent.confidence.outcome import Outcome
-from agent.config import Risk, RouteName
+from agent.config import Promise, Risk, RouteName
 from agent.dependencies import NONE
 from agent.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from agent.library import Library
@@ -172,6 +172,25 @@ class Calibrating:
             outcomes = await asyncio.to_thread(conclude_answers, evidence, self._risk, before, data)
             await self._put_in_force(_ANSWER_ROUTES, outcomes, before)
             yield Calibrated(tuple(outcomes), tuple(evidence), notes)
+
+    async def pairs(
+        self, pairs: AsyncGenerator[Progress | Evidence, None], data: Mapping[str, str], *, miss: float = 0.0
+    ) -> AsyncGenerator[Progress | Calibrated, None]:
+        """As `intents`, for questions that may be the same (agent/sameness.py); ``miss`` as in `conclude_pairs`. Raises
+        Conflict, Unavailable."""
+        async with self._alone():
+            before = self._dependencies("cache")
+            evidence: list[Evidence] = []
+            async with aclosing(pairs) as steps:
+                async for step in steps:
+                    if isinstance(step, Progress):
+                        yield step
+                    else:
+                        evidence.append(step)
+            yield Progress("fitting", len(evidence), len(evidence))
+            outcomes = await asyncio.to_thread(conclude_pairs, evidence, self._risk, before, data, miss)
+            await self._put_in_force(("cache",), outcomes, {"cache": before})
+            yield Calibrated(tuple(outcomes), tuple(evidence), {})
 
     # ------------------------------------------------------------ steps
 
@@ -335,6 +354,43 @@ def conclude_intents(
         tuned = calibration.Tuned(tuned.score, np.where(served, tuned.confidence, 0.0), tuned.right & served)
     held = [sample if taken(sample) else replace(sample, features={}) for sample in held]
     return [_outcome("intent", tuned, held, risk, depends_on, data)]
+
+
+def conclude_pairs(
+    evidence: Sequence[Evidence],
+    risk: Risk,
+    depends_on: Mapping[str, str],
+    data: Mapping[str, str],
+    miss: float = 0.0,
+) -> list[Outcome]:
+    """The outcome of the cache: from which similarity on two questions are the same. Blocking.
+
+    ``miss``: at most this share of different pairs is labelled the same, so a share r of different pairs among the
+    served shows as r * (1 - miss) at least, and that is what is tested. Coverage has no floor: most questions are new.
+    """
+    from agent.confidence import calibration
+
+    promise = risk.promise("cache")
+    shown = Promise(epsilon=promise.epsilon * (1 - miss), delta=promise.delta)
+    tested = risk.model_copy(update={"routes": {**risk.routes, "cache": shown}, "coverage_floor": 0.0})
+    samples = [_sample(one, "cache") for one in evidence]
+    side = calibration.assign([one.group for one in evidence])
+    tuned = calibration.fit(
+        [sample for sample, tune in zip(samples, side, strict=True) if tune], calibration.Prior(-18.0, {"cosine": 20.0})
+    )
+    if tuned is not None and tuned.score.weights["cosine"] <= 0:  # the less alike, the more the same: no such promise
+        return [Outcome("cache", "no_prospect", promise.epsilon, promise.delta)]
+    held = [sample for sample, tune in zip(samples, side, strict=True) if not tune]
+    outcome = replace(_outcome("cache", tuned, held, tested, depends_on, data), epsilon=promise.epsilon)
+    if outcome.certificate is None:
+        return [outcome]
+    made = replace(
+        outcome.certificate,
+        epsilon=promise.epsilon,
+        risk_upper=min(1.0, outcome.certificate.risk_upper / (1 - miss)),
+        measures={**outcome.certificate.measures, "similarity": outcome.certificate.least("cosine")},
+    )
+    return [replace(outcome, certificate=made)]
 
 
 def conclude_answers(

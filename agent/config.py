@@ -21,7 +21,8 @@ from agent.errors import ConfigError
 from agent.paths import shipped
 
 Policy = Literal["certified", "best-effort", "local-only", "cloud-first"]
-RouteName = Literal["intent", "quote", "generated"]
+RouteName = Literal["intent", "quote", "generated", "cache"]
+"""What may be certified: the device's own answers, and from which likeness on two questions are one."""
 SYSTEM_CONFIG = Path("/etc/outpost/agent.toml")
 
 

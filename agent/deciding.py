@@ -11,9 +11,10 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol, get_args
+from typing import Protocol
 
 from agent.confidence import routing
+from agent.confidence.certificate import ANSWERING as ROUTES
 from agent.confidence.certificate import Standing
 from agent.confidence.routing import Circumstances, Route
 from agent.config import Assistant as AssistantConfig
@@ -31,8 +32,6 @@ from agent.messages import (
     Piece,
     Privacy,
 )
-
-ROUTES: tuple[RouteName, ...] = get_args(RouteName)
 
 
 class Certificates(Protocol):

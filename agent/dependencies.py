@@ -5,6 +5,7 @@
                 decide which questions reach the documents, too
     embedding   the embedding model's files
     ranker      the ranking model's files, retrieval the settings and weights that choose quotes
+    similarity  how the cache tells how alike questions are (_SIMILARITY)
     text        the SLM's files (a quantization is other files), prompt what it is asked, with its sampling
 
 A part that is not there counts as ``none``, which differs from every certificate that was made with it.
@@ -27,6 +28,8 @@ from agent.knowledge import retrieval
 from agent.knowledge.intents import IntentPack
 from agent.messages import InstalledModel, ModelFile, Quote
 
+_SIMILARITY = "1"
+"""Raised by whoever changes what agent/sameness.py takes the similarity of."""
 Model = Callable[[], InstalledModel | None]
 NONE = "none"
 
@@ -50,6 +53,13 @@ class Dependencies:
         self._text = text
 
     def __call__(self, route: RouteName) -> Mapping[str, str]:
+        if route == "cache":
+            return {
+                "similarity": _digest(_SIMILARITY),
+                "embedding": identity(self._embedding()),
+                "ranker": identity(self._ranker()),
+                "retrieval": _retrieval(),
+            }
         pack = self._pack()
         found = {
             "score": _digest(SCORE_VERSION),

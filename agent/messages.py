@@ -378,7 +378,8 @@ class CloudDelta:
 class CloudReply:
     """The cloud's whole answer, once; ``path`` is the way it came, ``endpoint`` who gave it, ``cost`` in the money of
     the price table; ``cached``: it was given to the same question before and is given again; ``lost``: earlier tries
-    that were sent and brought no usage, which the cloud may have billed, too; ``cut``: it ends where the tokens did."""
+    that were sent and brought no usage, which the cloud may have billed, too; ``cut``: it ends where the tokens did;
+    ``similarity``: of a cached one, to the question that it was given to, None where the words are the same."""
 
     key: str
     text: str
@@ -390,6 +391,7 @@ class CloudReply:
     cached: bool = False
     lost: int = 0
     cut: bool = False
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The daemon's parts, built from the configuration, started, and ended in reverse order (L4): `parts`.
 
-    journal, pool with every installed model, knowledge -> what is beyond the device -> certificates, audits
+    journal, pool with every installed model, knowledge -> certificates -> what is beyond the device -> audits
     -> assistant -> `Services`, which the API serves -> questions by MQTT
 
 Only this module knows all their constructors; they know each other through Protocols of their own.
@@ -30,12 +30,16 @@ from agent.dependencies import Dependencies
 from agent.engines.clients import TextClient, TrainingReport
 from agent.engines.pool import Pool
 from agent.engines.process import measure_pss
+from agent.errors import StorageFailed
+from agent.escalation.cache import Likeness
 from agent.escalation.reach import reach
+from agent.escalation.request import bare, finder
 from agent.installation import Installation
 from agent.knowledge.intents import training_texts
 from agent.library import Library
 from agent.messages import InstalledModel
 from agent.paths import shipped
+from agent.sameness import Sameness
 from agent.telemetry.journal import Journal
 from agent.telemetry.labels import Labels
 from agent.telemetry.metrics import Metrics, State
@@ -75,7 +79,6 @@ async def parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, Co
             pool, library.embed, state / "intents", library.embedding_id, pinned=WORKER in config.models.pinned
         )
         text = TextClient(pool, config.models.text) if config.models.text else None
-        beyond = await stack.enter_async_context(reach(config, state))
         dependencies = Dependencies(
             pack=lambda: understanding.pack,
             min_confidence=config.assistant.min_confidence,
@@ -87,6 +90,18 @@ async def parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, Co
             state / "certificates", shipped("models", "reference", "certificates"), config.risk, dependencies
         )
         await asyncio.to_thread(certificates.refresh)
+        finding = finder(config.escalation)
+        sameness = Sameness(library, lambda text: bare(text, finding))
+
+        def certified_similarity() -> float | None:
+            try:
+                certificate = certificates.current("cache").certificate
+            except StorageFailed:  # what it depends on cannot be read, so nobody knows that it holds
+                return None
+            return certificate.least("cosine") if certificate is not None else None
+
+        likeness = Likeness(sameness.embed, library.embedding_id, certified_similarity)
+        beyond = await stack.enter_async_context(reach(config, state, likeness))
         admission = Admission(config.server.queue)
         labels = await stack.enter_async_context(Labels(state / "labels.db", keep=config.risk.keep_examples))
         audits = Audits(
@@ -170,6 +185,7 @@ async def parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, Co
                 dependencies,
                 min_confidence=config.assistant.min_confidence,
             ),
+            sameness=sameness,
             reach=beyond,
             audits=audits,
             labels=labels,

@@ -8,6 +8,7 @@ then. A client that goes away ends the calibration, and nothing changes.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -18,12 +19,14 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from agent.api.services import EventStream, Services, services
-from agent.api.wire import CalibrateAnswers, CalibrateIntents, JsonObject, sse
-from agent.calibrating import Calibrated, Progress
+from agent.api.wire import CalibrateAnswers, CalibrateCache, CalibrateIntents, JsonObject, sse
+from agent.calibrating import Calibrated, Progress, digest
 from agent.confidence.certificate import ROUTES
-from agent.confidence.labelled import LabelledQuestion, LabelledText
+from agent.confidence.labelled import LabelledPair, LabelledQuestion, LabelledText
 from agent.confidence.outcome import Outcome, to_json
+from agent.errors import InvalidRequest
 from agent.messages import Document
+from agent.sameness import MISS, Told
 
 router = APIRouter(prefix="/admin")
 Daemon = Annotated[Services, Depends(services)]
@@ -50,6 +53,37 @@ async def calibrate_answers(body: CalibrateAnswers, daemon: Daemon) -> Response:
     documents = [Document(d.id, d.title, d.text, d.metadata) for d in body.documents]
     work = daemon.calibrating.answers(rows, documents, body.collection or "")
     return EventStream(_events(work, body.evidence), daemon)
+
+
+@router.post("/calibrate/cache")
+async def calibrate_cache(body: CalibrateCache, daemon: Daemon) -> Response:
+    """On labelled pairs of questions; without any, on the device's own, as far as it has kept examples."""
+    collection = body.collection or daemon.config.assistant.collection
+    if body.rows:
+        rows = [LabelledPair(row.a, row.b, row.same, row.group) for row in body.rows]
+        data = {"sha256": digest([[row.a, row.b, row.same] for row in rows])}
+        work = daemon.calibrating.pairs(daemon.sameness.labelled(rows, collection), data)
+    else:
+        told = await _told(daemon, collection)
+        if not told:
+            raise InvalidRequest(
+                f"the device has kept no examples of {collection!r} with the cloud's answers",
+                remedy="Set risk.keep_examples, and let it audit and escalate.",
+            )
+        data = {"sha256": digest([[one.question, one.answer] for one in told]), "source": "events", "miss": str(MISS)}
+        work = daemon.calibrating.pairs(daemon.sameness.derived(told, collection), data, miss=MISS)
+    return EventStream(_events(work, body.evidence), daemon)
+
+
+async def _told(daemon: Services, collection: str) -> list[Told]:
+    found: list[Told] = []
+    after = 0
+    while rows := await daemon.labels.examples(after):
+        after = rows[-1][0]
+        for row in (json.loads(body) for _, body in rows):
+            if row["collection"] == collection and row.get("cloud"):
+                found.append(Told(row["question"], row["cloud"], row["language"]))
+    return found
 
 
 async def _events(work: AsyncGenerator[Progress | Calibrated, None], evidence: bool) -> AsyncGenerator[bytes, None]:

@@ -87,6 +87,7 @@ def _cloud(reply: CloudReply) -> JsonObject:
         "model": reply.model,
         "cost": reply.cost,
         "cached": reply.cached,
+        "similarity": reply.similarity,
         "cut": reply.cut,
         "usage": usage_object(reply.usage),
     }

@@ -26,6 +26,7 @@ from agent.errors import Cancelled, OutpostError, UnknownModel
 from agent.escalation.reach import Reach
 from agent.library import Library
 from agent.messages import Answer, InstalledModel, Usage
+from agent.sameness import Sameness
 from agent.telemetry.journal import Journal
 from agent.telemetry.labels import Labels
 from agent.telemetry.metrics import Metrics
@@ -50,6 +51,7 @@ class Services:
     metrics: Metrics
     certificates: Certificates
     calibrating: Calibrating
+    sameness: Sameness
     reach: Reach
     audits: Audits
     labels: Labels

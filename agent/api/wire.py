@@ -247,6 +247,21 @@ class CalibrateAnswers(Wire):
     evidence: bool = Field(False, description="send back what every example gave")
 
 
+class LabelledPairWire(Wire):
+    a: str = Field(min_length=1, max_length=4000)
+    b: str = Field(min_length=1, max_length=4000)
+    same: bool
+    group: str | None = None
+
+
+class CalibrateCache(Wire):
+    """Without ``rows`` the device's own judged questions are paired."""
+
+    rows: list[LabelledPairWire] = Field(default_factory=list, max_length=200_000)
+    collection: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    evidence: bool = Field(False, description="send back what every pair gave")
+
+
 class HandoffAnswer(Wire):
     """A person's answer to a question that was handed over; ``learn`` adds it to the knowledge base."""
 

@@ -88,6 +88,29 @@ def answers(
     _run("answers", body, daemon, report_file, png, evidence, json)
 
 
+@app.command(short_help="From pairs of questions that are the same, or not.")
+def cache(
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Labelled pairs (JSON lines).")] = None,
+    from_events: Annotated[
+        bool, typer.Option("--from-events", help="Pair the questions that the cloud has answered this device.")
+    ] = False,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Ask about these documents.")] = None,
+    report_file: Annotated[Path | None, typer.Option("--report", help="Write the report here (HTML).")] = None,
+    png: Png = None,
+    evidence: Keep = None,
+    url: Url = DEFAULT_URL,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Certify from which similarity on two questions are the same, so that the cloud's answer to one is given to the
+    other, on lines of {"a", "b", "same"}."""
+    if from_events == bool(data):
+        raise typer.BadParameter("name files with --data, or take the device's own questions with --from-events")
+    rows = [_picked(row, where, ("a", "b", "same"), ("group",)) for where, row in (_lines(data) if data else ())]
+    body = {"rows": rows, "collection": collection}
+    _run("cache", body, Daemon(url, state, operator=True), report_file, png, evidence, json)
+
+
 @app.command(short_help="Export what audits and escalations taught.")
 def examples(
     out: Annotated[Path, typer.Option("--out", help="Write them here (JSON lines).")],

@@ -35,6 +35,9 @@ SCHEMA: Final = 1
 SCORE_VERSION: Final = "1"
 """Raised by whoever changes what a feature of agent/confidence/signals.py means: certificates before it are void."""
 ROUTES: Final[tuple[RouteName, ...]] = get_args(RouteName)
+ANSWERING: Final[tuple[RouteName, ...]] = ("intent", "quote", "generated")
+"""Those by which the device itself answers. The promise of ``cache`` is about questions: two that it takes for the same
+are."""
 _REMEDY: Final = "Calibrate again: outpost calibrate."
 _LOGIT_EDGE: Final = 1e-4
 
@@ -142,6 +145,14 @@ class Certificate:
     def serves(self, features: Mapping[str, float], others: Mapping[str, Mapping[str, float]] | None = None) -> bool:
         """Whether the promise covers an answer with these features."""
         return self.confidence(features, others) >= self.threshold
+
+    def least(self, feature: str) -> float:
+        """The least value of the one feature that decides (rising, within -1..1) from which on the promise covers."""
+        low, high = -1.0, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.serves({feature: middle}) else (middle, high)
+        return high
 
     def differences(self, loaded: Mapping[str, str]) -> tuple[str, ...]:
         """Names of what is another now than when this was made; `loaded` as `depends_on`."""
@@ -275,7 +286,7 @@ class Certificates:
             return Standing(None, "certificate_weaker", _weaker(certificate, promise))
         if certificate.id in self._revoked:
             return Standing(None, "certificate_revoked", self._revoked[certificate.id])
-        if certificate.coverage < self._risk.coverage_floor:
+        if certificate.route in ANSWERING and certificate.coverage < self._risk.coverage_floor:
             detail = f"it serves {certificate.coverage:.1%}, and risk.coverage_floor is {self._risk.coverage_floor:.1%}"
             return Standing(None, "coverage_below_floor", detail)
         return Standing(certificate)

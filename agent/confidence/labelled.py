@@ -39,6 +39,16 @@ class LabelledQuestion:
     tune: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledPair:
+    """Two questions, and whether they are the same: whether an answer to ``a`` answers ``b``."""
+
+    a: str
+    b: str
+    same: bool
+    group: str | None = None
+
+
 def quote_is_right(asked: LabelledQuestion, text: str) -> bool:
     """Whether a quote answers the question."""
     served = f" {plain(text)} "

@@ -74,6 +74,12 @@ def build(
     return request, pseudonyms.restoration
 
 
+def bare(text: str, finder: Finder) -> str:
+    """One question as it would leave if it were all that leaves. Raises PrivacyFailed."""
+    text = _text(text)
+    return Pseudonyms(finder, [text]).replace(text)
+
+
 def key_of(event_id: str) -> str:
     """The idempotency key of an event: 32 hex digits that do not tell the event id, with which answers can be read."""
     return hashlib.sha256(b"outpost escalation\0" + event_id.encode("utf-8", "replace")).hexdigest()[:32]

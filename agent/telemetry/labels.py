@@ -75,7 +75,7 @@ class Example:
     ``right``: whether the device's ``answer`` was judged right by ``source``. ``answers`` are acceptable answers as far
     as they are known: the device's own where it is right, else the cloud's, none where the cloud knew none either.
     ``share``: how likely such an answer was to be taken (1 for escalated questions, risk.audit_share for audited ones).
-    ``at`` in Unix seconds.
+    ``at`` in Unix seconds; ``cloud`` is what the cloud said.
     """
 
     question: str
@@ -90,6 +90,7 @@ class Example:
     features: Mapping[str, float]
     share: float
     at: float
+    cloud: str = ""
 
 
 class Labels(Database):
