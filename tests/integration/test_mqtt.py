@@ -4,6 +4,7 @@ generates: answers, parts, streams, and what happens when a broker, a gateway or
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -481,6 +482,32 @@ async def test_a_client_without_a_certificate_stays_out(broker: Broker, authorit
     async with link:
         await until(lambda: bool(link.problem), "the broker refuses")
         assert not link.online()
+
+
+async def test_a_broker_of_another_authority_hears_nothing(broker: Broker, tmp_path: Path) -> None:
+    """Whoever answers on the broker's address is not spoken to without the right certificate."""
+    other = Authority.make(tmp_path)
+    settings = broker.settings("hall/lamp").model_copy(update={"ca_file": other.ca})
+    async with MqttLink(settings, client_id="outpost-hall-lamp-2", prefix="outpost/hall/lamp") as link:
+        await until(lambda: bool(link.problem), "the device refuses")
+        assert "certificate verify failed" in link.problem.lower()
+        assert not link.online()
+
+
+async def test_a_request_carries_what_mqtt_5_has_for_it(broker: Broker) -> None:
+    """Response topic, correlation data, and an expiry that is the deadline's, so that no broker keeps it for longer."""
+    seen: list[Received] = []
+    watching = MqttLink(broker.settings("operator"), client_id="operator", prefix="outpost/hall/operator")
+    watching.handle("outpost/hall/lamp/escalate/request", seen.append)
+    asked = request()
+    async with watching, device(broker.settings("hall/lamp"), "hall/lamp") as path:
+        assert await watching.wait_online(20)
+        with contextlib.suppress(CloudUnavailable, CloudRefused):  # a gateway may be there, and may answer
+            await ask(path, asked, deadline_s=9)
+        await until(lambda: bool(seen), "the request")
+    assert seen[0].response_topic == "outpost/hall/lamp/escalate/response"
+    assert seen[0].correlation == asked.key.encode()
+    assert 1 <= (seen[0].expires_in_s or 0) <= 9
 
 
 async def test_a_certificate_that_cannot_be_read_is_a_configuration_error(broker: Broker, tmp_path: Path) -> None:
