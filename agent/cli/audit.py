@@ -29,7 +29,7 @@ def _file(state: Path | None) -> Path:
     return (state or default_state()) / audit.FILE
 
 
-@app.command()
+@app.command(short_help="Check that nothing was changed or removed.")
 def verify(
     head: Annotated[
         str, typer.Option(help="A head that was noted before, NUMBER:HASH or HASH: it must be part of the chain.")
@@ -48,7 +48,7 @@ def verify(
             console().print(f"and {len(verdict.faults) - _SHOWN_FAULTS} more")
         console().print(
             f"{verdict.entries} entries, {verdict.payloads} payloads kept, {verdict.deleted} deleted;"
-            f" {len(verdict.faults) or 'no'} faults\nhead {verdict.head}",
+            f" {len(verdict.faults) or 'no'} fault{'' if len(verdict.faults) == 1 else 's'}\nhead {verdict.head}",
             markup=False,
         )
     if verdict.faults:
@@ -81,6 +81,7 @@ def list_(
             )
             for entry in entries
         ),
+        none="nothing has left this device",
     )
 
 
@@ -100,7 +101,7 @@ def show(
         sys.stdout.flush()
 
 
-@app.command()
+@app.command(short_help="Delete all that a session left behind.")
 def forget(
     session: Annotated[str, typer.Argument(help="Id of a session.")],
     url: Url = DEFAULT_URL,
@@ -118,8 +119,8 @@ def forget(
         print_json({"session": session, **gone, "ok": not faults})
     else:
         console().print(
-            f"deleted {gone['payloads']} requests that had left, {gone['questions']} questions"
-            f" and {gone['labels']} examples",
+            f"deleted {gone['questions']} questions, {gone['payloads']} requests that had left and"
+            f" {gone['labels']} examples",
             markup=False,
         )
     if faults:

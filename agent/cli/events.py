@@ -41,7 +41,7 @@ def show(
         console().out(found["answer"]["text"])
 
 
-@app.command("list")
+@app.command("list", short_help="List the questions that wait for a person.")
 def list_(url: Url = DEFAULT_URL, state: State = None, json: Json = False) -> None:
     """List the questions that wait for a person, and those answered in the last day."""
     cases = Daemon(url, state, operator=True).get("/admin/handoffs")["handoffs"]
@@ -50,7 +50,7 @@ def list_(url: Url = DEFAULT_URL, state: State = None, json: Json = False) -> No
             print_json(case)
         return
     columns = ("event", "state", "waits", "language", "question", "answer")
-    print_table(columns, (_row(case) for case in cases))
+    print_table(columns, (_row(case) for case in cases), none="nobody waits for an answer")
 
 
 @app.command()
@@ -78,9 +78,11 @@ def dismiss(id: Id, url: Url = DEFAULT_URL, state: State = None, json: Json = Fa
     Daemon(url, state, operator=True).post(f"/admin/handoffs/{quote(id, safe='')}/dismiss", {})
     if json:
         print_json({"event_id": id, "state": "expired"})
+    else:
+        console().print(f"{id} stays unanswered", markup=False)
 
 
-@app.command()
+@app.command(short_help="Delete all that a session left behind.")
 def forget(
     session: Annotated[str, typer.Argument(help="The conversation whose questions and answers are deleted.")],
     url: Url = DEFAULT_URL,
@@ -92,7 +94,11 @@ def forget(
     if json:
         print_json(gone)
     else:
-        console().print(f"deleted {gone['questions']} questions and {gone['payloads']} requests", markup=False)
+        console().print(
+            f"deleted {gone['questions']} questions, {gone['payloads']} requests that had left and"
+            f" {gone['labels']} examples",
+            markup=False,
+        )
 
 
 def _row(case: dict[str, Any]) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -19,7 +20,7 @@ _HOPELESS = (Unavailable, Unauthorized, StorageFull, ShuttingDown)
 """Errors after which the next file would fail as well."""
 
 
-@app.command()
+@app.command(short_help="Store documents, or take changes over.")
 def add(
     paths: Annotated[list[Path], typer.Argument(help="Files, or folders with files.")],
     collection: Collection = "default",
@@ -28,7 +29,7 @@ def add(
     json: Json = False,
 ) -> None:
     """Store documents; unchanged ones are left alone, changed ones replaced."""
-    files = _files(paths)
+    place, files = _place(collection), _files(paths)
     daemon = Daemon(url, state, operator=True)
     totals = {"stored": 0, "unchanged": 0, "chunks": 0}
     failed: list[tuple[Path, OutpostError]] = []
@@ -39,7 +40,7 @@ def add(
         for name, file in files:
             progress.update(task, description=name)
             try:
-                report = daemon.upload(f"/v1/knowledge/{quote(collection)}/files", file, name)
+                report = daemon.upload(f"{place}/files", file, name)
             except _HOPELESS:
                 raise
             except OutpostError as error:
@@ -79,7 +80,11 @@ def list_(
         for row in found:
             print_json(row)
         return
-    print_table(columns, ([row[column] for column in columns] for row in found))
+    print_table(
+        columns,
+        ([row[column] for column in columns] for row in found),
+        none="no documents yet; `outpost knowledge add FILES` stores some",
+    )
 
 
 @app.command()
@@ -91,13 +96,15 @@ def search(
     json: Json = False,
 ) -> None:
     """Show the passages that fit best."""
-    found = Daemon(url).post(f"/v1/knowledge/{quote(collection)}/search", {"query": " ".join(query), "k": k})
+    found = Daemon(url).post(f"{_place(collection)}/search", {"query": " ".join(query), "k": k})
     if json:
         print_json(found)
         return
     for result in found["results"]:
         console().print(f"{result['score']:.3f}  {result['document']}: {result['heading']}", style="bold", markup=False)
         console().print(result["text"].strip() + "\n", markup=False)
+    if not found["results"]:
+        console().print("nothing found")
     if found["outpost"]["retrieval"] == "keyword":
         console().print("keyword search only: no embedding model is at hand", style="yellow", markup=False)
 
@@ -116,18 +123,30 @@ def remove(
         raise typer.BadParameter("name documents, or give --all")
     daemon = Daemon(url, state, operator=True)
     if all_:
-        daemon.delete(f"/v1/knowledge/{quote(collection)}")
+        daemon.delete(_place(collection))
     for document in documents or []:
-        daemon.delete(f"/v1/knowledge/{quote(collection)}/documents/{quote(document)}")
+        daemon.delete(f"{_place(collection)}/documents/{quote(document)}")
     if json:
         print_json({"removed": documents or collection})
+    else:
+        gone = ", ".join(documents) if documents else "all of it"
+        console().print(f"removed from {collection}: {gone}", markup=False)
+
+
+def _place(collection: str) -> str:
+    """Raises InvalidRequest for what cannot be a path's part."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", collection):
+        raise InvalidRequest(
+            f"{collection!r} is no name of a collection", remedy="Names are of a-z, 0-9, - and _, at most 63 of them."
+        )
+    return f"/v1/knowledge/{collection}"
 
 
 def _all_documents(daemon: Daemon, collection: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     while True:
         after = quote(str(found[-1]["id"]), safe="") if found else ""
-        page = daemon.get(f"/v1/knowledge/{quote(collection)}/documents?limit=1000&after={after}")["documents"]
+        page = daemon.get(f"{_place(collection)}/documents?limit=1000&after={after}")["documents"]
         found += page
         if len(page) < 1000:
             return found

@@ -106,7 +106,7 @@ def show(name: Name, state: State = None, json: Json = False) -> None:
             console().print(f"  {key.replace('_', ' ')}: {value}", markup=False)
 
 
-@app.command()
+@app.command(short_help="Download, verify and install a model.")
 def pull(
     name: Name,
     from_: Annotated[str | None, typer.Option("--from", help="Folder or address of a mirror.")] = None,
@@ -147,7 +147,9 @@ def pull(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument()] = None, state: State = None, json: Json = False
+    names: Annotated[list[str] | None, typer.Argument(help="Names of models; without one, all installed.")] = None,
+    state: State = None,
+    json: Json = False,
 ) -> None:
     """Read every file of models again and compare the hashes."""
     store = _store(state)
@@ -170,6 +172,8 @@ def remove(name: Name, state: State = None, url: Url = DEFAULT_URL, json: Json =
     _tell_daemon(url, state)
     if json:
         print_json({"removed": name})
+    else:
+        console().print(f"removed {name}", markup=False)
 
 
 @app.command()
@@ -178,6 +182,8 @@ def clear(name: Name, url: Url = DEFAULT_URL, state: State = None, json: Json = 
     Daemon(url, state, operator=True).post("/admin/models/clear-quarantine", {"model": name})
     if json:
         print_json({"cleared": name})
+    else:
+        console().print(f"{name} may be loaded again", markup=False)
 
 
 def _facts(store: ModelStore, model: CatalogModel | None) -> dict[str, Any]:

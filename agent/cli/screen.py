@@ -24,14 +24,24 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
-    from rich.table import Table
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", none: str = "") -> None:
+    """Columns for people; ``none`` is said where there is no row.
 
+    Lines break between words only, also where the screen is too narrow: a name or an id is there to be copied.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [["" if value is None else str(value) for value in row] for row in rows]
+    if not cells and none:
+        console().print(none, markup=False)
+        return
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+    for place, column in enumerate(columns):
+        words = [word for text in (column, *(row[place] for row in cells)) for word in text.split()]
+        table.add_column(column, min_width=max(map(len, words), default=0))
+    for row in cells:
+        table.add_row(*(Text(text) for text in row))
     console().print(table)
 
 

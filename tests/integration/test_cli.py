@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulators.daemon import ROOT, RunningDaemon, clean_environment
+from tests.simulators.daemon import ROOT, RunningDaemon, clean_environment, running_daemon
 
 
 def outpost(*arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
@@ -112,6 +113,42 @@ def test_a_missing_operators_token_is_explained(daemon: RunningDaemon, tmp_path:
     done = outpost("status", OUTPOST_URL=daemon.url, OUTPOST_STATE=str(tmp_path))
     assert done.returncode == 1
     assert "operator-token" in done.stderr
+    assert "--state" in done.stderr
+
+
+def test_names_are_whole_on_a_narrow_screen_and_words_are_no_markup(daemon: RunningDaemon, tmp_path: Path) -> None:
+    name = "a-document-with-a-name-that-somebody-will-want-to-copy-into-the-next-command.md"
+    (tmp_path / name).write_text("# Opening [red] hours of a hall\n\nThe hall opens at 8.\n", encoding="utf-8")
+    daemon.cli("knowledge", "add", str(tmp_path), "-c", "narrow")
+    found = outpost("knowledge", "list", "narrow", OUTPOST_URL=daemon.url, COLUMNS="40").stdout
+    assert name in found
+    assert "[red]" in found
+    assert "removed" in daemon.cli("knowledge", "rm", "--all", "-c", "narrow").stdout
+
+
+def test_nothing_there_is_said(tmp_path: Path) -> None:
+    with running_daemon(tmp_path / "state", settings={"OUTPOST_MODELS__TEXT": ""}) as fresh:
+        assert "no documents yet" in fresh.cli("knowledge", "list").stdout
+        assert "nobody waits" in fresh.cli("events", "list").stdout
+        assert "nothing has left" in fresh.cli("audit", "list").stdout
+        assert fresh.cli("events", "list", "--json").stdout == ""
+        asked = fresh.cli("ask", "Who won?").stdout
+        event = re.search(r"outpost events show (evt-\w+)", asked)
+        assert event, asked
+        assert event[1] in fresh.cli("events", "list").stdout
+
+
+def test_what_only_the_assistant_understands_is_refused_for_a_model(daemon: RunningDaemon) -> None:
+    for option in (("--session", "s"), ("--collection", "c"), ("--private",)):
+        done = daemon.cli("ask", "--model", "outpost-reference-slm", *option, "hello", check=False)
+        assert done.returncode == 1
+        assert option[0] in done.stderr
+
+
+def test_a_collection_that_cannot_be_one_is_named() -> None:
+    done = outpost("knowledge", "list", "no/such place", OUTPOST_URL="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "'no/such place'" in done.stderr
 
 
 @pytest.mark.parametrize(
