@@ -11,6 +11,9 @@ from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json
 from agent.errors import InvalidRequest, Unauthorized
 
+_NOT_KEPT = ("storage_full", "storage_failed")
+"""Why a question for a person is in no list."""
+
 
 def ask(
     question: Annotated[list[str], typer.Argument(help="The question; - reads it from standard input.")],
@@ -41,10 +44,14 @@ def ask(
         return
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
     options = {"collection": collection, "session": session, "private": private or None}
-    if private and model != "outpost":
-        raise InvalidRequest(f"--private goes with the assistant; {model!r} never asks a cloud")
+    given = {name: value for name, value in options.items() if value is not None}
     if model == "outpost":
-        body["outpost"] = {name: value for name, value in options.items() if value is not None}
+        body["outpost"] = given
+    elif given:
+        raise InvalidRequest(
+            f"--{next(iter(given))} goes with the assistant; {model!r} is asked as it is",
+            remedy="Leave one of --model and the other out.",
+        )
     daemon = Daemon(url)
     if json:
         reply = daemon.post("/v1/chat/completions", body)
@@ -94,7 +101,7 @@ def print_evidence(about: dict[str, Any]) -> None:
         console().print(
             f"  by {cloud['path']} from {cloud['endpoint']} ({cloud['model']}){cost}", style="dim", markup=False
         )
-    if about["decision"] == "deferred":
+    if about["decision"] == "deferred" or (about["decision"] == "handoff" and about["reason"] not in _NOT_KEPT):
         console().print(f"  outpost events show {about['event_id']} has the answer later", style="dim", markup=False)
     for source in about["sources"][:1] if about["answer_kind"] == "quote" else about["sources"]:
         console().print(f"  from {source['document']}: {source['heading']}", style="dim", markup=False)

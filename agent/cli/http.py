@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.errors import DeadlineExceeded, InvalidRequest, OutpostError, Unavailable, from_code
+from agent.errors import DeadlineExceeded, InvalidRequest, OutpostError, Unauthorized, Unavailable, from_code
 from agent.paths import default_state
 
 if TYPE_CHECKING:
@@ -24,7 +24,13 @@ _READ_S = 600.0
 Url = Annotated[str, typer.Option("--url", envvar="OUTPOST_URL", help="Where the daemon is.", show_default=DEFAULT_URL)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 State = Annotated[
-    Path | None, typer.Option("--state", envvar="OUTPOST_STATE", help="State folder, for the operator's token.")
+    Path | None,
+    typer.Option(
+        "--state",
+        envvar="OUTPOST_STATE",
+        help="State folder: operator's token, models, logs.",
+        show_default="$XDG_STATE_HOME/outpost",
+    ),
 ]
 
 
@@ -120,12 +126,22 @@ def _connection_errors(url: str) -> Iterator[None]:
 def _error(response: httpx.Response) -> OutpostError:
     try:
         error = response.json()["error"]
+        if error["code"] == Unauthorized.code:
+            return Unauthorized(
+                f"the daemon at {_origin(response)} did not accept the token of this call",
+                remedy="The operator's is in the file operator-token of the daemon's state folder: name that folder"
+                " with --state or OUTPOST_STATE, or put a token into OUTPOST_TOKEN.",
+            )
         return from_code(error["code"], error["message"], param=error["param"])
     except (ValueError, KeyError, TypeError):
         return Unavailable(
             f"{response.url} answered {response.status_code} in a form that is not Outpost's",
             remedy="Is another server at this address? Name the right one with --url.",
         )
+
+
+def _origin(response: httpx.Response) -> str:
+    return f"{response.url.scheme}://{response.url.netloc.decode()}"
 
 
 def _token(state: Path | None) -> str:

@@ -24,8 +24,10 @@ def train(
     """Train on a pack and use it from now on."""
     try:
         text = pack.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"cannot read the pack {pack}: {error}", remedy="Name a TOML file.") from error
+    except OSError as error:
+        raise InvalidRequest(f"cannot read the pack {pack}: {error.strerror}", remedy="Name a TOML file.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the pack {pack} is no UTF-8 text: {error}", remedy="Name a TOML file.") from error
     with console().status("training ..."):
         report = Daemon(url, state, operator=True).post("/v1/intents/train", {"pack": text})
     if json:
@@ -45,7 +47,11 @@ def classify(
             print_json({"text": text, **result})
         return
     rows = [
-        (text, r["intent"], f"{r['probability']:.2f}", f"{r['in_scope_score']:.2f}", r["slots"] or "")
+        (text, r["intent"], f"{r['probability']:.2f}", f"{r['in_scope_score']:.2f}", _slots(r["slots"]))
         for text, r in zip(texts, results, strict=True)
     ]
     print_table(("text", "intent", "probability", "in scope", "slots"), rows)
+
+
+def _slots(slots: dict[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in slots.items())

@@ -9,7 +9,7 @@ from agent.cli.screen import console, print_json, print_table, size
 
 
 def status(url: Url = DEFAULT_URL, state: State = None, json: Json = False) -> None:
-    """Show models, memory, queue, knowledge and decisions."""
+    """Show models, memory, queue, the promise, the cloud, knowledge and decisions."""
     found = Daemon(url, state, operator=True).get("/admin/status")
     if json:
         print_json(found)
@@ -70,7 +70,7 @@ def _print_promise(found: dict[str, Any]) -> None:
     for name, policy in promise["overrides"].items():
         console().print(f"  {name}: policy {policy}", markup=False)
     print_table(
-        ("route", "promise", "certificate", "coverage", "risk at most", "on"),
+        ("route", "promise", "certificate", "coverage", "risk at most", "examples"),
         (
             (
                 route["route"],
