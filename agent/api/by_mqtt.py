@@ -14,7 +14,13 @@ async def respond(asked: Asked, daemon: Services) -> JsonObject:
     what the assistant raises, Overloaded, ShuttingDown."""
     with daemon.admission.enter():
         answer = await daemon.assistant.answer(
-            Question(text=asked.text, session=asked.session, collection=asked.collection)
+            Question(
+                text=asked.text,
+                session=asked.session,
+                collection=asked.collection,
+                privacy="private" if asked.private else "shareable",
+                deadline_s=asked.deadline_s,
+            )
         )
     daemon.remember_latency(answer)
     return {"text": answer.text, "outpost": outpost_object(answer)}

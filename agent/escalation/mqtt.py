@@ -314,8 +314,11 @@ class Asked:
     text: str
     session: str | None = None
     collection: str | None = None
+    private: bool = False
+    deadline_s: float | None = None
 
 
+_LONGEST_S = 3600.0
 _SESSION = re.compile(r"(?s).{1,128}")
 _COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 Answerer = Callable[[Asked], Awaitable[dict[str, Any]]]
@@ -328,9 +331,10 @@ KEPT_ANSWERS = 256
 class MqttAsk:
     """Answers ``outpost/<site>/<device>/ask`` (async context manager, made before the link is entered).
 
-    The payload is a JSON object with ``question`` and optionally ``session`` and ``collection``, or the question as
-    plain text. The answer goes to the message's response topic with its correlation data. An asker may send again until
-    it has its answer: what has the same response topic and correlation data is answered once.
+    The payload is a JSON object with ``question`` and optionally ``session``, ``collection``, ``private`` and
+    ``deadline_s``, or the question as plain text. The answer goes to the message's response topic with its correlation
+    data. An asker may send again until it has its answer: what has the same response topic and correlation data is
+    answered once.
     """
 
     def __init__(self, link: MqttLink, answer: Answerer, *, limit: int) -> None:
@@ -410,7 +414,7 @@ def _asked(payload: bytes) -> Asked:
         return Asked(text)
     try:
         found = json.loads(text)
-        values = {name: found.get(name) for name in ("question", "session", "collection")}
+        values = {name: found.get(name) for name in ("question", "session", "collection", "private", "deadline_s")}
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the question is not valid JSON: {error}") from error
     if not isinstance(values["question"], str):
@@ -419,4 +423,10 @@ def _asked(payload: bytes) -> Asked:
         value = values[name]
         if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
             raise InvalidRequest(f"{name} = {str(value)[:80]!r} is none", param=name)
-    return Asked(values["question"], values["session"], values["collection"])
+    private, deadline_s = values["private"], values["deadline_s"]
+    if not isinstance(private, bool | None):
+        raise InvalidRequest(f"private = {str(private)[:80]!r} is neither true nor false", param="private")
+    seconds = not isinstance(deadline_s, bool) and isinstance(deadline_s, int | float)
+    if deadline_s is not None and not (seconds and 0 < deadline_s <= _LONGEST_S):
+        raise InvalidRequest(f"deadline_s = {str(deadline_s)[:80]!r} is not 0..{_LONGEST_S:g}", param="deadline_s")
+    return Asked(values["question"], values["session"], values["collection"], bool(private), deadline_s)

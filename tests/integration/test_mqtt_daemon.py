@@ -101,6 +101,9 @@ async def test_a_question_sent_again_is_answered_once_and_told_twice(broker: Bro
         ('{"question": 7}', "invalid_request"),
         ('{"question"', "invalid_request"),
         ('{"question": "Where?", "collection": "../etc"}', "invalid_request"),
+        ('{"question": "Where?", "private": "yes"}', "invalid_request"),
+        ('{"question": "Where?", "deadline_s": true}', "invalid_request"),
+        ('{"question": "Where?", "deadline_s": NaN}', "invalid_request"),
         ("", "invalid_request"),
     ],
 )

@@ -161,6 +161,12 @@ async def test_a_question_for_a_person_is_told_with_its_answer_and_nothing_under
                 await soon(lambda: bool(on("events")), "the answer is told")
                 (answered,) = on("events")
                 assert (answered["event_id"], answered["answer"]) == (told["event_id"], "Norway did.")
+
+                private = b'{"question": "Who took my bag?", "private": true, "deadline_s": 20}'
+                await link.send("outpost/hall/desk/ask", private, response_topic="outpost/hall/desk/ask/response/1")
+                await soon(lambda: len(on("handoff")) == 2, "people are told that there is a question")
+                assert on("ask/response/1")[1]["outpost"]["reason"] == "private"
+                assert (on("handoff")[1]["question"], on("handoff")[1]["personal"]) == (None, True)
         await soon(lambda: on("status")[-1] == {"state": "offline"}, "all was sent before")
     topics = {message.topic.removeprefix("outpost/hall/desk/") for message in heard}
     silent = {"status", "ask", "ask/response/1"}
