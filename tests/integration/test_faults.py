@@ -312,12 +312,9 @@ def test_a_full_disk_takes_no_answer_away(tmp_path: Path) -> None:
                 while True:
                     filler.write(b"x" * 4096)
                     filler.flush()
-            body = {"model": "outpost", "messages": [{"role": "user", "content": "Where are the umbrellas?"}]}
             notes: list[str] = []
             for _ in range(60):  # what is preallocated in the journal is used up first
-                reply = client.post("/v1/chat/completions", json=body)
-                assert reply.status_code == 200, reply.text
-                notes = reply.json()["outpost"]["notes"]
+                notes = daemon.ask("Where are the umbrellas?")["notes"]
                 if any("storage_full" in note for note in notes):
                     break
             assert any("storage_full" in note for note in notes)

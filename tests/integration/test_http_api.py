@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon, uncertified
+from tests.simulators.daemon import DEMO, RunningDaemon, ask, running_daemon, uncertified
 
 
 @pytest.fixture
@@ -34,13 +34,6 @@ def error_of(response: httpx.Response) -> dict[str, str]:
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
     return body["error"]
-
-
-def ask(client: httpx.Client, text: str, **options: object) -> dict:
-    body = {"model": "outpost", "messages": [{"role": "user", "content": text}], "outpost": options}
-    reply = client.post("/v1/chat/completions", json=body)
-    assert reply.status_code == 200, reply.text
-    return {"text": reply.json()["choices"][0]["message"]["content"], **reply.json()["outpost"]}
 
 
 # ---------------------------------------------------------------- what it does

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import time
 import uuid
@@ -148,9 +147,10 @@ async def until(condition: Callable[[], bool], what: str, within_s: float = 20) 
     await asyncio.to_thread(waiting.until, condition, what, within_s)
 
 
-def set_running(daemon: RunningDaemon, on: bool) -> None:
-    """Freeze the server or let it go on."""
-    os.kill(daemon.process.pid, signal.SIGCONT if on else signal.SIGSTOP)
+async def taker(gateways: tuple[RunningGateway, RunningGateway]) -> RunningGateway:
+    """Which gateway has the one request that is asked, once one has."""
+    await until(lambda: any(gateway.metric("running") for gateway in gateways), "a gateway took the request")
+    return next(gateway for gateway in gateways if gateway.metric("running"))
 
 
 # ---------------------------------------------------------------- answers
@@ -216,14 +216,9 @@ async def test_a_gateway_killed_at_work_is_replaced_by_the_next(
     broker: Broker, both: tuple[RunningGateway, RunningGateway], upstream: RunningDaemon
 ) -> None:
     async with device(broker.settings(DEVICE)) as path:
-        set_running(upstream, False)
-        try:
+        with upstream.frozen():
             asking = asyncio.create_task(answer(path, request()))
-            await until(lambda: any(gateway.metric("running") for gateway in both), "a gateway took the request")
-            victim = next(gateway for gateway in both if gateway.metric("running"))
-            victim.kill()
-        finally:
-            set_running(upstream, True)
+            (await taker(both)).kill()
         assert (await asking).text
         assert path.traffic.resent > 0
 
@@ -232,14 +227,10 @@ async def test_the_second_answer_of_a_gateway_that_was_cut_off_is_dropped(
     broker: Broker, both: tuple[RunningGateway, RunningGateway], upstream: RunningDaemon
 ) -> None:
     async with device(broker.settings(DEVICE)) as path:
-        set_running(upstream, False)
-        try:
+        with upstream.frozen():
             asking = asyncio.create_task(answer(path, request()))
-            await until(lambda: any(gateway.metric("running") for gateway in both), "a gateway took the request")
-            frozen = next(gateway for gateway in both if gateway.metric("running"))
+            frozen = await taker(both)
             frozen.process.send_signal(signal.SIGSTOP)
-        finally:
-            set_running(upstream, True)
         first = await asking
         assert path.traffic.dropped == 0
         frozen.process.send_signal(signal.SIGCONT)
@@ -251,14 +242,11 @@ async def test_requests_survive_a_broker_that_is_killed(
     broker: Broker, both: tuple[RunningGateway, RunningGateway], upstream: RunningDaemon
 ) -> None:
     async with device(broker.settings(DEVICE)) as path:
-        set_running(upstream, False)
-        try:
+        with upstream.frozen():
             asking = [asyncio.create_task(answer(path, request())) for _ in range(8)]
             await until(lambda: sum(gateway.metric("running") for gateway in both) == 8, "all are at work")
             broker.kill()
             await until(lambda: not path.online(), "the device notices")
-        finally:
-            set_running(upstream, True)
         with pytest.raises(CloudUnavailable):
             await ask(path, request())
         broker.start()
@@ -377,13 +365,10 @@ async def test_a_repeated_request_is_asked_upstream_once(
 
         async with gateway_here(alone, upstream) as gateway, link:
             assert await link.wait_online(20)
-            set_running(upstream, False)
-            try:
+            with upstream.frozen():
                 for _ in range(3):
                     await send()
                 await until(lambda: gateway.metric("duplicates_total") == 2, "two were known")
-            finally:
-                set_running(upstream, True)
             await until(lambda: len(answers(replies)) == 1, "the answer")
             await send()
             await until(lambda: len(answers(replies)) == 2, "the answer again")
@@ -403,15 +388,12 @@ async def test_quota_and_queue_put_a_device_off(tmp_path: Path, authority: Autho
             device(alone.settings(DEVICE)) as path,
             device(alone.settings("hall/other"), "hall/other") as other,
         ):
-            set_running(upstream, False)
-            try:
+            with upstream.frozen():
                 asking = asyncio.create_task(answer(path, request()))
                 await until(lambda: gateway.metric("running") == 1, "the first is at work")
                 with pytest.raises(CloudUnavailable, match="queue") as busy:
                     await ask(other, request(), deadline_s=1.5)
                 assert busy.value.retry_after_s
-            finally:
-                set_running(upstream, True)
             assert (await asking).text
             assert (await answer(path, request())).text
             with pytest.raises(CloudUnavailable, match="quota") as spent:
@@ -449,13 +431,10 @@ async def test_a_gateway_that_is_stopped_finishes_its_work(
         running_gateway(tmp_path, alone, upstream.url + "/v1", TINY, name="only") as gateway,
     ):
         async with device(alone.settings(DEVICE)) as path:
-            set_running(upstream, False)
-            try:
+            with upstream.frozen():
                 asking = asyncio.create_task(answer(path, request()))
                 await until(lambda: gateway.metric("running") == 1, "it is at work")
                 gateway.process.terminate()
-            finally:
-                set_running(upstream, True)
             assert (await asking).text
             assert path.traffic.resent == 0
             assert await asyncio.to_thread(gateway.process.wait, 30) == 0

@@ -39,15 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
         yield daemon
 
 
-def ask(daemon: RunningDaemon, question: str = UNKNOWN, **options: Any) -> dict[str, Any]:
-    body = {"model": "outpost", "messages": [{"role": "user", "content": question}], "outpost": options}
-    with daemon.client() as client:
-        told: dict[str, Any] = client.post("/v1/chat/completions", json=body).raise_for_status().json()["outpost"]
-    return told
-
-
 def test_a_persons_answer_comes_back_by_long_poll_and_stream(place: RunningDaemon) -> None:
-    told = ask(place)
+    told = place.ask(UNKNOWN)
     assert told["decision"] == "handoff"
     id = told["event_id"]
     with place.client() as client:
@@ -87,7 +80,7 @@ def test_a_persons_answer_comes_back_by_long_poll_and_stream(place: RunningDaemo
 
 def test_an_answer_can_be_learnt_and_then_the_device_gives_it(place: RunningDaemon) -> None:
     question = "What colour is the cloakroom umbrella with the silver duck handle?"
-    id = ask(place, question)["event_id"]
+    id = place.ask(question)["event_id"]
     place.cli("events", "answer", id, "The umbrella with the silver duck handle is dark green.", "--learn")
     with place.client() as client:
         body = {"query": question, "k": 1}
@@ -97,7 +90,7 @@ def test_an_answer_can_be_learnt_and_then_the_device_gives_it(place: RunningDaem
 
 
 def test_nobody_has_to_answer_and_the_asker_is_told(place: RunningDaemon) -> None:
-    id = ask(place)["event_id"]
+    id = place.ask(UNKNOWN)["event_id"]
     place.cli("events", "dismiss", id)
     shown = json.loads(place.cli("events", "show", id, "--wait", "5", "--json").stdout)
     assert (shown["state"], shown["outcome"], shown["answer"]) == ("expired", "dismissed", None)
@@ -106,7 +99,7 @@ def test_nobody_has_to_answer_and_the_asker_is_told(place: RunningDaemon) -> Non
 
 
 def test_a_sessions_questions_are_deleted(place: RunningDaemon) -> None:
-    id = ask(place, session="visitor-7")["event_id"]
+    id = place.ask(UNKNOWN, session="visitor-7")["event_id"]
     gone = json.loads(place.cli("events", "forget", "visitor-7", "--json").stdout)
     assert gone["questions"] == 1
     with place.client() as client:
@@ -127,9 +120,9 @@ def test_a_webhook_hears_of_every_question_and_answers_survive_a_restart(tmp_pat
             "OUTPOST_OVERRIDES__COLLECTIONS": '{staff-room = {policy = "local-only"}}',
         }
         with running_daemon(tmp_path, settings=settings) as daemon:
-            plain, personal = ask(daemon), ask(daemon, "Please write to ada.lovelace@example.org about my bag")
-            private = ask(daemon, "Where do I collect what I left behind?", private=True)
-            staff = ask(daemon, "Which code opens the back door?", collection="staff-room")
+            plain, personal = daemon.ask(UNKNOWN), daemon.ask("Please write to ada.lovelace@example.org about my bag")
+            private = daemon.ask("Where do I collect what I left behind?", private=True)
+            staff = daemon.ask("Which code opens the back door?", collection="staff-room")
             heard = {message["event_id"]: message for message in webhook.wait_for(4)}
             assert heard[plain["event_id"]]["question"] == UNKNOWN
             for kept in (personal, private, staff):
@@ -153,7 +146,7 @@ def test_nothing_is_announced_under_local_only(tmp_path: Path) -> None:
             "OUTPOST_ASSISTANT__POLICY": "local-only",
         }
         with running_daemon(tmp_path, settings=settings) as daemon:
-            id = ask(daemon)["event_id"]
+            id = daemon.ask(UNKNOWN)["event_id"]
             assert [c["event_id"] for c in _queue(daemon)] == [id], "the operator's own page has it"
             daemon.cli("events", "answer", id, ANSWER)
         assert webhook.heard == []

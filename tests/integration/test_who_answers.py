@@ -92,10 +92,7 @@ def unknown() -> str:
 
 
 def ask(daemon: RunningDaemon, question: str = "", **options: Any) -> dict[str, Any]:
-    body = {"model": "outpost", "messages": [{"role": "user", "content": question or unknown()}], "outpost": options}
-    with daemon.client() as client:
-        reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
-    return {"text": reply["choices"][0]["message"]["content"], **reply["outpost"]}
+    return daemon.ask(question or unknown(), **options)
 
 
 def explain(daemon: RunningDaemon, question: str = UNKNOWN, **more: Any) -> dict[str, Any]:

@@ -48,6 +48,11 @@ class RunningDaemon:
             found: dict[str, Any] = client.get("/admin/status").raise_for_status().json()
             return found
 
+    def ask(self, question: str, **options: Any) -> dict[str, Any]:
+        """See the function `ask`."""
+        with self.client() as client:
+            return ask(client, question, **options)
+
     def worker_pid(self, model: str) -> int:
         """The process id of a loaded model's worker."""
         pid = next(m["pid"] for m in self.status()["models"] if m["name"] == model)
@@ -61,6 +66,24 @@ class RunningDaemon:
         done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False, timeout=300)
         assert not check or done.returncode == 0, done.stderr + done.stdout
         return done
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The process stands still meanwhile; what is sent to it waits."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+
+def ask(client: httpx.Client, question: str, **options: Any) -> dict[str, Any]:
+    """The assistant's answer: its words as "text" beside everything of `outpost`; ``options`` are the request's."""
+    body = {"model": "outpost", "messages": [{"role": "user", "content": question}], "outpost": options}
+    response = client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    reply = response.json()
+    return {"text": reply["choices"][0]["message"]["content"], **reply["outpost"]}
 
 
 def clean_environment() -> dict[str, str]:
