@@ -42,6 +42,7 @@ from tests.simulators.faulty_cloud import (
     streams_forever,
 )
 from tests.simulators.front import Front
+from tests.simulators.tunnel import Tunnel
 
 READ_S = 0.2
 TOTAL_S = 0.5
@@ -506,6 +507,31 @@ async def test_a_proxy_carries_the_request(cloud: FaultyCloud) -> None:
         async with Https(settings(endpoint), environ={}) as path:
             assert (await ask(path))[0] == ANSWER
         assert proxy.asked[0].path == "http://cloud.local/v1/chat/completions"
+
+
+@pytest.mark.parametrize("named", ["configuration", "environment"])
+async def test_a_tunnel_through_a_proxy_ends_at_the_server(
+    front: Front, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """TLS with the client's certificate goes through it: the proxy learns where to, and not a word."""
+    async with Tunnel() as tunnel:
+        if named == "environment":
+            monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
+        endpoint = Endpoint(
+            url=f"{front.url}/v1",
+            model=TINY,
+            proxy=tunnel.url if named == "configuration" else "",
+            ca_file=certificates.ca,
+            client_cert=certificates.client_cert,
+            client_key=certificates.client_key,
+        )
+        async with Https(settings(endpoint, read_s=60), environ={"OPENAI_API_KEY": "sk-1"}) as path:
+            assert (await ask(path, asked=request(max_tokens=4)))[0]
+        assert tunnel.targets == [front.url.removeprefix("https://")]
+        assert len(tunnel.carried) > 500
+        assert b"boat" not in tunnel.carried
+        assert b"sk-1" not in tunnel.carried
+    assert front.versions == ["2"]
 
 
 async def test_the_connection_is_kept_for_the_next_question(cloud: FaultyCloud) -> None:
