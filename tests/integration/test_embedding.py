@@ -19,6 +19,7 @@ from agent.engines.embedding import EmbeddingEngine
 from agent.engines.protocol import EngineEvent, LoadSpec
 from agent.errors import BadModel, HashMismatch, InvalidRequest, StorageFailed, StorageFull
 from quantize import embedding as conversion
+from tests.simulators.disk import small_disk
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(60))]
 SHAPE = conversion.Shape(hidden=32, layers=2, heads=4, positions=64, epsilon=1e-12)
@@ -271,17 +272,10 @@ def test_a_folder_in_use_is_not_touched(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind(source: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "disk", "20k") as disk:
         with pytest.raises(StorageFull, match="out"):
             conversion.build(source, disk / "out")
         assert list(disk.iterdir()) == []
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 # ---------------------------------------------------------------- the real model

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.simulators.daemon import ROOT, TINY, RunningDaemon, clean_environment, install_tiny, running_daemon
+from tests.simulators.disk import small_disk
 from tests.simulators.waiting import until
 
 PROMPT = {"model": TINY, "prompt": "a", "temperature": 0, "max_tokens": 1900, "stream": True}
@@ -187,31 +188,25 @@ def test_what_was_acknowledged_survives_sigkill_in_mid_ingest(tmp_path: Path) ->
             assert acknowledged[-1] in {hit["document"] for hit in found["results"]}
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not sys.platform.startswith("linux"), reason="mounting a tmpfs needs root")
 def test_a_full_disk_refuses_the_document_and_keeps_what_was_stored(tmp_path: Path) -> None:
-    state = tmp_path / "small"
-    state.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(state)], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("this machine does not let us mount a tmpfs")
-    try:
-        with running_daemon(state, settings={"OUTPOST_MODELS__EMBEDDING": ""}) as daemon:
-            stored = 0
-            with daemon.client(operator=True) as client:
-                while True:
-                    text = f"Document {stored}: " + " ".join(f"word{stored}x{i}" for i in range(8000))
-                    body = {"documents": [{"id": f"d{stored}", "title": "T", "text": text}]}
-                    reply = client.post("/v1/knowledge/default/documents", json=body)
-                    if reply.status_code != 200:
-                        break
-                    stored += 1
-                assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full")
-                assert stored > 0
-                listed = client.get("/v1/knowledge/default/documents").json()["documents"]
-                assert {document["id"] for document in listed} == {f"d{i}" for i in range(stored)}
-                assert client.get("/healthz").status_code == 200
-    finally:
-        subprocess.run(["umount", "-l", str(state)], check=True)
+    with (
+        small_disk(tmp_path / "small", "4m") as state,
+        running_daemon(state, settings={"OUTPOST_MODELS__EMBEDDING": ""}) as daemon,
+        daemon.client(operator=True) as client,
+    ):
+        stored = 0
+        while True:
+            text = f"Document {stored}: " + " ".join(f"word{stored}x{i}" for i in range(8000))
+            body = {"documents": [{"id": f"d{stored}", "title": "T", "text": text}]}
+            reply = client.post("/v1/knowledge/default/documents", json=body)
+            if reply.status_code != 200:
+                break
+            stored += 1
+        assert (reply.status_code, reply.json()["error"]["code"]) == (507, "storage_full")
+        assert stored > 0
+        listed = client.get("/v1/knowledge/default/documents").json()["documents"]
+        assert {document["id"] for document in listed} == {f"d{i}" for i in range(stored)}
+        assert client.get("/healthz").status_code == 200
 
 
 def serve(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -297,13 +292,8 @@ def test_ending_a_conversation_loads_no_model(tiny_daemon: RunningDaemon) -> Non
     assert model_status(tiny_daemon)["loads"] == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not sys.platform.startswith("linux"), reason="mounting a tmpfs needs root")
 def test_a_full_disk_takes_no_answer_away(tmp_path: Path) -> None:
-    state = tmp_path / "small"
-    state.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(state)], check=False).returncode != 0:
-        pytest.skip("this machine does not let us mount a tmpfs")
-    try:
+    with small_disk(tmp_path / "small", "3m") as state:
         settings = {"OUTPOST_MODELS__EMBEDDING": "", "OUTPOST_MODELS__TEXT": ""}
         with running_daemon(state, settings=settings) as daemon, daemon.client(operator=True) as client:
             documents = [{"id": "a", "title": "Umbrellas", "text": "Umbrellas are behind the counter."}]
@@ -319,5 +309,3 @@ def test_a_full_disk_takes_no_answer_away(tmp_path: Path) -> None:
                     break
             assert any("storage_full" in note for note in notes)
             assert client.get("/healthz").status_code == 200
-    finally:
-        subprocess.run(["umount", "-l", str(state)], check=True)

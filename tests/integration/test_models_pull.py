@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
-import errno
 import hashlib
 import json
 import os
@@ -38,6 +36,7 @@ from agent.paths import shipped
 from agent.updates.catalog import Catalog, CatalogModel, ModelStore
 from agent.updates.download import Limits
 from agent.updates.part import Progress
+from tests.simulators.disk import small_disk
 from tests.simulators.faulty_http import Fault, FaultyServer
 from tests.simulators.waiting import until
 
@@ -515,34 +514,28 @@ def test_a_replaced_model_is_always_the_old_or_the_new(site: Site, tmp_path: Pat
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not sys.platform.startswith("linux") or libc.mount(b"tmpfs", bytes(place), b"tmpfs", 0, b"size=1m") != 0:
-        pytest.skip(f"a small file system needs root: {errno.errorcode.get(ctypes.get_errno(), 'not Linux')}")
-    yield place
-    libc.umount2(bytes(place), 2)
+def megabyte(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", "1m") as folder:
+        yield folder
 
 
-def test_a_full_disk_is_seen_before(site: Site, server: FaultyServer, small_disk: Path) -> None:
+def test_a_full_disk_is_seen_before(site: Site, server: FaultyServer, megabyte: Path) -> None:
     offered(site, server)
-    store = ModelStore(small_disk / "models", catalog=Catalog.load(site.catalog))
+    store = ModelStore(megabyte / "models", catalog=Catalog.load(site.catalog))
     with pytest.raises(StorageFull, match=r"1,500,000 and a margin of 0 are needed"):
         store.pull("toy", limits=FAST)
     assert server.seen == []
     offered(site, server, sizes=False)
-    store = ModelStore(small_disk / "models", catalog=Catalog.load(site.catalog))
+    store = ModelStore(megabyte / "models", catalog=Catalog.load(site.catalog))
     with pytest.raises(StorageFull, match=r"bytes free"):
         store.pull("toy", limits=FAST)
 
 
-def test_a_disk_that_fills_on_the_way(site: Site, server: FaultyServer, small_disk: Path) -> None:
+def test_a_disk_that_fills_on_the_way(site: Site, server: FaultyServer, megabyte: Path) -> None:
     offered(site, server, sizes=False)
     server.fail("model.gguf", Fault(chunked=True))  # nobody says how much comes
-    store = ModelStore(small_disk / "models", catalog=Catalog.load(site.catalog))
-    ballast = small_disk / "ballast"
+    store = ModelStore(megabyte / "models", catalog=Catalog.load(site.catalog))
+    ballast = megabyte / "ballast"
     ballast.write_bytes(b"\0" * 300_000)
     with pytest.raises(StorageFull):
         store.pull("toy", limits=FAST)
@@ -551,7 +544,7 @@ def test_a_disk_that_fills_on_the_way(site: Site, server: FaultyServer, small_di
         store.remove("toy")
     small = DATA[:300_000]
     offered(site, server, small, sizes=False)
-    store = ModelStore(small_disk / "models", catalog=Catalog.load(site.catalog))
+    store = ModelStore(megabyte / "models", catalog=Catalog.load(site.catalog))
     store.pull("toy", limits=FAST)  # the abandoned part of the other version makes room
     assert store.get("toy").entry_path.read_bytes() == small
 

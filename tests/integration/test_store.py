@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -20,6 +20,7 @@ from agent.knowledge import filters, schema, vectors
 from agent.knowledge.markdown import chunks_of
 from agent.knowledge.store import Store
 from agent.messages import Document
+from tests.simulators.disk import small_disk
 from tests.simulators.embedder import WordEmbedder
 
 WORDS = WordEmbedder()
@@ -406,19 +407,6 @@ def look_at(path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="folder"):
         Store(tmp_path / "missing" / "knowledge.db")
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own, really full when it is full; a skip where none may be mounted."""
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill_up(store: Store) -> int:

@@ -28,6 +28,7 @@ from agent.messages import Usage
 from agent.telemetry import journal, labels
 from agent.telemetry.journal import Journal
 from agent.telemetry.labels import Labels
+from tests.simulators.disk import small_disk
 
 NOTES = ("CREATE TABLE note (text TEXT NOT NULL)", "ALTER TABLE note ADD COLUMN at REAL NOT NULL DEFAULT 7.0")
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,20 +125,13 @@ def test_a_write_that_the_system_refuses_is_rolled_back_and_the_file_goes_on(tmp
 
 def test_an_error_of_a_full_file_system_is_called_by_its_name(tmp_path: Path) -> None:
     """Where the shared memory beside the database finds no room, SQLite speaks of an I/O error."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "disk", "64k") as disk:
         opened(disk / "notes.db", NOTES).close()
         with (disk / "ballast").open("wb", buffering=0) as ballast:
             assert ballast.write(bytes(1 << 20)) < 1 << 20, "there is no room for more"
         with pytest.raises(StorageFull, match="the notebook") as full, translated(disk / "notes.db", "notebook"):
             opened(disk / "notes.db", NOTES).close()
         assert isinstance(full.value.__cause__, apsw.IOError)
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 COMMITS_UNTIL_KILLED = """
