@@ -23,6 +23,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked on this machine does not go by the proxy of whoever runs the tests."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
 def _random_model(tmp_path_factory: pytest.TempPathFactory, *options: str) -> Path:
     """Made in another process: importing the native library here would slow every test that does not need it."""
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"

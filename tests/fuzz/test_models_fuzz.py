@@ -34,9 +34,9 @@ def a_fault(chance: random.Random, data: bytes) -> Fault:
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_proxies")
 @pytest.mark.parametrize("seed", range(60))
-def test_any_order_of_faults(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def test_any_order_of_faults(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     data = chance.randbytes(chance.choice([1, 5000, 200_000]))
     size = f"size = {len(data)}" if chance.random() < 0.5 else ""

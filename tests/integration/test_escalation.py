@@ -32,14 +32,8 @@ from tests.simulators.faulty_cloud import (
     says,
 )
 
+pytestmark = pytest.mark.usefixtures("no_proxies")
 NAME = "My name is Ada Lovelace. When does the last boat leave?"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture

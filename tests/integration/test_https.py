@@ -44,17 +44,11 @@ from tests.simulators.faulty_cloud import (
 from tests.simulators.front import Front
 from tests.simulators.tunnel import Tunnel
 
+pytestmark = pytest.mark.usefixtures("no_proxies")
 READ_S = 0.2
 TOTAL_S = 0.5
 SLACK_S = 2.0
 """How much later than its deadline an error may come on a machine that others use too."""
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from tests.simulators.disk import small_disk
 from tests.simulators.faulty_http import Fault, FaultyServer
 from tests.simulators.waiting import until
 
+pytestmark = pytest.mark.usefixtures("no_proxies")
 ROOT = Path(__file__).resolve().parents[2]
 FAST = Limits(connect_s=2, read_s=0.4, attempts=3, backoff_s=0.01, backoff_max_s=0.02, retry_after_max_s=2, margin=0,
               window_s=0.3, window_bytes=1000)  # fmt: skip
@@ -48,11 +49,6 @@ DATA = random.Random(1).randbytes(1_500_000)
 
 def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.fixture
