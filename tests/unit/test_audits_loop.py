@@ -3,6 +3,7 @@ often as it is told to; tests/integration/test_audits.py asks a real one."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -447,6 +448,15 @@ async def test_drifted_confidences_are_a_warning(tmp_path: Path) -> None:
         assert route.drift.warning
         assert any("drifted" in note for note in one.audits.notes())
         assert one.certificates.current("quote").certificate is not None
+        running = asyncio.create_task(one.audits.run(), name="audits")
+        await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait({running})
+        assert one.count("outpost_score_drift_psi", route="quote") == route.drift.psi
+        assert one.count("outpost_score_drift_kl_nats", route="quote") == route.drift.kl
+    async with device(tmp_path, RISK.model_copy(update={"audit_share": 0.0})) as one:
+        (again,) = (await one.audits.status()).routes
+        assert again.drift == route.drift, "what was seen is kept through a restart"
 
 
 def test_the_certificate_of_these_tests_is_one() -> None:
