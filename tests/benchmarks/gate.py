@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
-from tests.benchmarks.natural import _items, _page
-from tests.simulators.daemon import ROOT, clean_environment, running_daemon
+from tests.benchmarks.natural import _items
+from tests.benchmarks.natural_daemon import knowing
+from tests.simulators.daemon import ROOT
 
 
 def main() -> None:
@@ -32,23 +30,18 @@ def main() -> None:
     asked = {True: 0, False: 0}
     skipped = {True: 0, False: 0}
     generating: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        state = Path(folder)
-        pull = [sys.executable, "-m", "agent", "models", "pull", "all-minilm-l6-v2", "--from", str(given.embedding)]
-        subprocess.run([*pull, "--state", str(state)], check=True, env=clean_environment(), cwd=ROOT)
-        settings = {"OUTPOST_ASSISTANT__POLICY": given.policy, "OUTPOST_SERVER__REQUEST_TIMEOUT_S": "300"}
-        with running_daemon(state, settings=settings) as daemon, daemon.client(operator=True, timeout=300) as client:
-            for page in sorted({item.page for item in items}):
-                document = _page(given.data, page)
-                body = {"documents": [{"id": document.id, "title": document.title, "text": document.text}]}
-                client.post(f"/v1/knowledge/{Path(page).stem}/documents", json=body).raise_for_status()
-            for item in items:
-                question = {"question": item.question, "collection": Path(item.page).stem}
-                found = client.post("/v1/explain", json=question).raise_for_status().json()
-                answerable = bool(item.answers)
-                asked[answerable] += 1
-                skipped[answerable] += found["not_generated"] is not None
-                generating += [found["timings_ms"]["generate"]] if "generate" in found["timings_ms"] else []
+    settings = {"OUTPOST_ASSISTANT__POLICY": given.policy}
+    with (
+        knowing(items, given.data, given.embedding, settings) as daemon,
+        daemon.client(operator=True, timeout=300) as client,
+    ):
+        for item in items:
+            question = {"question": item.question, "collection": Path(item.page).stem}
+            found = client.post("/v1/explain", json=question).raise_for_status().json()
+            answerable = bool(item.answers)
+            asked[answerable] += 1
+            skipped[answerable] += found["not_generated"] is not None
+            generating += [found["timings_ms"]["generate"]] if "generate" in found["timings_ms"] else []
     report = {
         "policy": given.policy,
         "answerable": f"{skipped[True]} of {asked[True]} not generated",

@@ -14,6 +14,7 @@ import argparse
 import random
 
 from agent.confidence import agreement
+from agent.confidence.calibration import upper_bound
 from agent.confidence.live import Judge, Sequence
 from agent.config import Promise
 
@@ -50,18 +51,6 @@ def revoked_after(judge: Judge, share: float, labels: int, seed: int, before: fl
     return None
 
 
-def lower_limit(count: int, runs: int) -> float:
-    """One-sided 95 % lower bound of a rate (Clopper-Pearson by bisection)."""
-    from math import comb
-
-    low, high = 0.0, count / runs
-    for _ in range(50):
-        rate = (low + high) / 2
-        tail = 1.0 - sum(comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in range(count))
-        low, high = (rate, high) if tail < 0.05 else (low, rate)
-    return low
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=500)
@@ -73,10 +62,8 @@ def main() -> None:
     for name, (judge, _) in JUDGES.items():
         share = judge.most(PROMISE.epsilon)
         revoked = sum(revoked_after(judge, share, given.labels, seed) is not None for seed in range(given.runs))
-        rate = revoked / given.runs
-        print(
-            f"| {name} | {given.runs} | {revoked} | {rate:.3f} | {lower_limit(revoked, given.runs):.3f} |", flush=True
-        )
+        least = 1.0 - upper_bound(given.runs - revoked, given.runs, 0.05)
+        print(f"| {name} | {given.runs} | {revoked} | {revoked / given.runs:.3f} | {least:.3f} |", flush=True)
     print("\n| judge | true risk | from the start: median, 90 % | after 1000 good labels: median, 90 % |")
     print("|---|---|---|---|")
     runs = max(20, given.runs // 10)

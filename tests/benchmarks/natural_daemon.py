@@ -14,10 +14,28 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks.natural import _items, _page, is_right, is_right_answer
-from tests.simulators.daemon import DEMO, ROOT, clean_environment, running_daemon
+from tests.benchmarks.natural import Item, _items, _page, is_right, is_right_answer
+from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, ask, clean_environment, running_daemon
+
+
+@contextmanager
+def knowing(items: Sequence[Item], data: Path, embedding: Path, settings: Mapping[str, str]) -> Iterator[RunningDaemon]:
+    """A daemon with the embedding model that holds every page of the questions as a collection."""
+    with tempfile.TemporaryDirectory() as folder:
+        pull = [sys.executable, "-m", "agent", "models", "pull", "all-minilm-l6-v2", "--from", str(embedding)]
+        subprocess.run([*pull, "--state", folder], check=True, env=clean_environment(), cwd=ROOT)
+        patient = {"OUTPOST_SERVER__REQUEST_TIMEOUT_S": "300", **settings}
+        with running_daemon(Path(folder), settings=patient) as daemon:
+            with daemon.client(operator=True, timeout=300) as client:
+                for page in sorted({item.page for item in items}):
+                    document = _page(data, page)
+                    body = {"documents": [{"id": document.id, "title": document.title, "text": document.text}]}
+                    client.post(f"/v1/knowledge/{Path(page).stem}/documents", json=body).raise_for_status()
+            yield daemon
 
 
 def main() -> None:
@@ -30,37 +48,25 @@ def main() -> None:
     items = _items(given.data, "questions*.jsonl")
     counts: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        state = Path(folder)
-        pull = [sys.executable, "-m", "agent", "models", "pull", "all-minilm-l6-v2", "--from", str(given.embedding)]
-        subprocess.run([*pull, "--state", str(state)], check=True, env=clean_environment(), cwd=ROOT)
-        settings = {"OUTPOST_SERVER__REQUEST_TIMEOUT_S": "300"}
-        if given.without_slm:
-            settings["OUTPOST_MODELS__TEXT"] = ""
-        with running_daemon(state, settings=settings) as daemon, daemon.client(operator=True, timeout=300) as client:
-            daemon.cli("intents", "train", str(DEMO / "intents.toml"))
-            for page in sorted({item.page for item in items}):
-                document = _page(given.data, page)
-                body = {"documents": [{"id": document.id, "title": document.title, "text": document.text}]}
-                client.post(f"/v1/knowledge/{Path(page).stem}/documents", json=body).raise_for_status()
-            for item in items:
-                body = {
-                    "model": "outpost",
-                    "messages": [{"role": "user", "content": item.question}],
-                    "outpost": {"collection": Path(item.page).stem},
-                }
-                reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
-                about, text = reply["outpost"], reply["choices"][0]["message"]["content"]
-                served = about["decision"] in ("local", "action")
-                judge = is_right if about["answer_kind"] == "quote" else is_right_answer
-                right = served and bool(item.answers) and judge(item, text)
-                outcome = ("answerable" if item.answers else "unanswerable") + (
-                    " right" if right else " wrong" if served else " handed over"
-                )
-                counts[outcome] += 1
-                kinds[f"{about['answer_kind']} {'right' if right else 'wrong'}"] += served
-                if given.show and not right and (served or item.answers):
-                    print(f"{outcome:26} {about['confidence']:.2f} {item.question!r} -> {text[:100]!r}")
+    settings = {"OUTPOST_MODELS__TEXT": ""} if given.without_slm else {}
+    with (
+        knowing(items, given.data, given.embedding, settings) as daemon,
+        daemon.client(operator=True, timeout=300) as client,
+    ):
+        daemon.cli("intents", "train", str(DEMO / "intents.toml"))
+        for item in items:
+            about = ask(client, item.question, collection=Path(item.page).stem)
+            text = about["text"]
+            served = about["decision"] in ("local", "action")
+            judge = is_right if about["answer_kind"] == "quote" else is_right_answer
+            right = served and bool(item.answers) and judge(item, text)
+            outcome = ("answerable" if item.answers else "unanswerable") + (
+                " right" if right else " wrong" if served else " handed over"
+            )
+            counts[outcome] += 1
+            kinds[f"{about['answer_kind']} {'right' if right else 'wrong'}"] += served
+            if given.show and not right and (served or item.answers):
+                print(f"{outcome:26} {about['confidence']:.2f} {item.question!r} -> {text[:100]!r}")
     answerable = sum(count for name, count in counts.items() if name.startswith("answerable"))
     unanswerable = sum(counts.values()) - answerable
     wrong = counts["answerable wrong"] + counts["unanswerable wrong"]
