@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.integration.test_escalation_kills import cloud, device_settings
 from tests.integration.test_web_page import (
     Opener,
     assert_accessible,
@@ -20,7 +19,7 @@ from tests.integration.test_web_page import (
     unlock,
     visit,
 )
-from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
+from tests.simulators.daemon import DEMO, RunningDaemon, escalating, running_cloud, running_daemon
 from tests.simulators.line import Line
 from tests.simulators.people import Webhook
 
@@ -204,9 +203,9 @@ def test_the_kiosk_shows_a_persons_answer_when_it_comes(place: RunningDaemon, vi
 def test_the_kiosk_shows_the_clouds_answer_when_the_line_is_back(
     tmp_path: Path, tiny_gguf: Path, visit: Opener
 ) -> None:
-    with cloud(tmp_path / "cloud", tiny_gguf) as far, Line(f"{far.url}/v1") as line:
+    with running_cloud(tmp_path / "cloud", tiny_gguf) as far, Line(f"{far.url}/v1") as line:
         line.cut()
-        with running_daemon(tmp_path / "device", settings=device_settings(line.url)) as device:
+        with running_daemon(tmp_path / "device", settings=escalating(line.url)) as device:
             here = visit(device)
             here.ask(UNKNOWN)
             turn = here.answered()

@@ -150,6 +150,30 @@ def install_tiny(state: Path, gguf: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
+@contextlib.contextmanager
+def running_cloud(folder: Path, gguf: Path) -> Iterator[RunningDaemon]:
+    """A daemon for others to ask: random weights, so an answer is nonsense, but it is generated."""
+    install_tiny(folder, gguf)
+    settings = {"OUTPOST_MODELS__TEXT": "", "OUTPOST_MODELS__PINNED": f'["{TINY}"]', "OUTPOST_SERVER__QUEUE": "200"}
+    with running_daemon(folder, settings=settings) as running:
+        yield running
+
+
+def escalating(url: str) -> dict[str, str]:
+    """Settings of a daemon without an SLM that asks the cloud at ``url``, as much as it likes."""
+    endpoint = f'[{{ name = "cloud", url = "{url}", model = "{TINY}" }}]'
+    return {
+        "OUTPOST_MODELS__TEXT": "",
+        "OUTPOST_ASSISTANT__POLICY": "certified",
+        "OUTPOST_ESCALATION__ENABLED": "true",
+        "OUTPOST_ESCALATION__ENDPOINTS": endpoint,
+        "OUTPOST_ESCALATION__MAX_TOKENS": "8",
+        "OUTPOST_ESCALATION__TOTAL_S": "3",
+        "OUTPOST_ESCALATION__DAILY_REQUESTS": "1000000",
+        "OUTPOST_ESCALATION__DAILY_TOKENS": "1000000000",
+    }
+
+
 def uncertified(route: str) -> str:
     """Why a device without the reference models serves nothing certified: what ships for the route is for these."""
     return "certificate_void" if list((DEMO.parent / "certificates").glob(f"{route}-*.json")) else "no_certificate"
