@@ -577,6 +577,8 @@ def test_the_operators_screen_is_readable(daemon: RunningDaemon, visit: Opener, 
     assert_accessible(operator.page)
     unlock(operator, daemon)
     assert_accessible(operator.page)
+    beyond = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth).length"
+    assert operator.page.evaluate(beyond) == 0  # no column is cut
     screenshot(operator.page, f"operator-{size}-{scheme}")
     operator.page.get_by_role("button", name="Deutsch").click()
     expect(operator.page.get_by_role("heading", name="Modelle", exact=True)).to_be_visible()

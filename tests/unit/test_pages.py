@@ -99,6 +99,19 @@ def test_what_the_agent_tells_by_a_code_has_a_text(prefix: str, codes: tuple[str
     assert {prefix + code for code in codes} == {key for key in keys if key.startswith(prefix)}
 
 
+def test_every_documented_reason_has_a_text_for_visitor_and_operator() -> None:
+    keys = set(json.loads((WEB / "texts" / "en.json").read_bytes()))
+    table = (
+        (WEB.parents[2] / "docs" / "routing.md").read_text(encoding="utf-8").split("## Reasons")[1].split("\n## ")[0]
+    )
+    reasons = {
+        code for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for code in re.findall(r"`(\w+)`", row)
+    }
+    assert len(reasons) > 15, reasons
+    assert {f"reason_{code}" for code in reasons} <= keys
+    assert {f"op_reason_{code}" for code in reasons - {"confident"}} <= keys
+
+
 def test_languages_offered_are_the_catalogues() -> None:
     offered = set(re.findall(r"^  (\w\w): \{ name:", (WEB / "texts.js").read_text(), re.MULTILINE))
     assert offered == {path.stem for path in CATALOGUES}

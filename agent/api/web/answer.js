@@ -152,7 +152,7 @@ function chips(outpost, bestEffort) {
   if (outpost.decision === "local" && outpost.certificate) keys.push("certified");
   if (outpost.decision === "local" && !outpost.certificate && bestEffort) keys.push("uncertified");
   if (outpost.retrieval === "keyword") keys.push("keyword_only");
-  return keys.map((key) => text("span", key, undefined, { class: "chip" }));
+  return keys.flatMap((key) => [" ", text("span", key, undefined, { class: "chip" })]);
 }
 
 function because(outpost) {

@@ -12,6 +12,12 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Name each cell of a table's body after its column: on a phone a row is a list.
+export function nameCells(body) {
+  const heads = [...body.closest("table").querySelectorAll("thead th")].map((head) => head.textContent);
+  for (const row of body.rows) [...row.cells].forEach((cell, i) => (cell.dataset.head = heads[i]));
+}
+
 // Icons are drawn from here and not from a file, so that they are there when the device is not. Each is one line, drawn
 // on a square of 24.
 const LINES = {

@@ -1,7 +1,7 @@
 // Whether the promise is kept: each route's live risk between its bounds, on the operator's page.
 
 import { call, DeviceError } from "./api.js";
-import { el } from "./dom.js";
+import { el, nameCells } from "./dom.js";
 import { language, put, say } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,6 +18,9 @@ export function showLive(live, page) {
   if (now === told) return;
   told = now;
   $("live").replaceChildren(...live.routes.map((route) => row(route, page)));
+  nameCells($("live"));
+  $("live").closest(".scroll").hidden = live.routes.length === 0;
+  $("live-none").hidden = live.routes.length > 0;
   const { barrier, today, per_day: most, waiting } = live.audits;
   const audits = say("op_live_audits", { today, most, waiting });
   $("live-audits").textContent = barrier ? `${audits} · ${page.word("op_escalation", barrier)}` : audits;
@@ -28,8 +31,8 @@ function row(route, page) {
   if (!route.certificate) name.append(el("span", { class: "quiet" }, ` ${say("op_live_uncertified")}`));
   const bounds = say("op_live_between", { low: percent(route.lower), high: percent(route.upper) });
   const risk = route.revoked
-    ? el("td", {}, el("span", { class: "chip warn", title: route.revoked }, say("op_live_revoked")), " ", reinstate(route, page))
-    : el("td", {}, el("b", {}, percent(route.estimate)), el("span", { class: "quiet" }, ` ${bounds}`));
+    ? [el("span", { class: "chip warn", title: route.revoked }, say("op_live_revoked")), " ", reinstate(route, page)]
+    : [el("b", {}, percent(route.estimate)), el("span", { class: "quiet" }, ` ${bounds}`)];
   const judged = Object.values(route.labels).reduce((sum, count) => sum + count, 0);
   const wrong = Object.values(route.wrong).reduce((sum, count) => sum + count, 0);
   return el(
@@ -37,7 +40,7 @@ function row(route, page) {
     {},
     name,
     el("td", {}, say("op_live_at_most", { share: percent(route.epsilon) })),
-    risk,
+    el("td", {}, el("div", {}, ...risk)),
     el("td", {}, say("op_live_judgements", { judged, wrong })),
     el("td", {}, drift(route.drift)),
   );

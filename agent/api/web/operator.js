@@ -2,7 +2,7 @@
 // with the page. Rows are kept and updated in place, so that focus and reading position survive each poll.
 
 import { call, DeviceError, useToken } from "./api.js";
-import { drawIcons, el, icon } from "./dom.js";
+import { drawIcons, el, icon, nameCells } from "./dom.js";
 import { showLive } from "./live.js";
 import { forgetPeople, showPeople, useBoard } from "./people.js";
 import { showPromise } from "./promise.js";
@@ -116,7 +116,7 @@ function showFigures({ queue, latency_ms: latency, decisions, escalation }) {
     el("div", {}, text("dt", key), el("dd", {}, value), below ? el("dd", { class: "below" }, below) : null);
   $("figures").replaceChildren(
     figure("op_queue", `${number(queue.active)} / ${number(queue.limit)}`, trace(queueTrace, queue.limit)),
-    figure("op_median", milliseconds(latency.p50), say("op_slowest", { time: milliseconds(latency.p95) })),
+    figure("op_median", milliseconds(latency.p50), latency.count ? say("op_slowest", { time: milliseconds(latency.p95) }) : null),
     figure("op_questions", number(total), say("op_last_hour")),
     figure("op_outbox", number(escalation.outbox.waiting), escalationWords(escalation)),
     figure("op_here", total ? `${number((100 * here) / total)} %` : "–", say("op_here_of", { count: number(here) })),
@@ -257,8 +257,9 @@ function showDecisions(decisions) {
       .map(({ decision, reason, count }) => {
         const bar = el("span", { class: "bar", "data-decision": decision });
         bar.style.width = `${(100 * count) / most}%`;
-        const label = el("th", { scope: "row" }, word("op_decision", decision));
-        if (reason !== "confident") label.append(el("span", { class: "quiet" }, ` ${word("op_reason", reason)}`));
+        const revoked = decision === "revoked"; // not decided about a question: it stands in the same journal
+        const label = el("th", { scope: "row" }, revoked ? say("op_live_revoked") : word("op_decision", decision));
+        if (reason !== "confident" && !revoked) label.append(el("span", { class: "quiet" }, ` ${word("op_reason", reason)}`));
         label.append(bar);
         return el("tr", {}, label, el("td", { class: "n" }, number(count)));
       }),
@@ -279,6 +280,8 @@ function showKnowledge(knowledge) {
       ),
     ),
   );
+  nameCells($("knowledge"));
+  $("knowledge").closest(".scroll").hidden = knowledge.length === 0;
 }
 
 // ---------------------------------------------------------------- the token

@@ -3,7 +3,7 @@
 
 import { call, DeviceError } from "./api.js";
 import { el } from "./dom.js";
-import { language, put, say } from "./texts.js";
+import { has, language, put, say } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
 const text = (tag, key, values, attributes = {}) => put(el(tag, attributes), key, values);
@@ -41,11 +41,16 @@ export function forgetPeople() {
   $("cases-said").textContent = "";
 }
 
+function why(reason) {
+  const key = `op_reason_${reason}`;
+  return has(key) ? say(key) : reason.replaceAll("_", " ");
+}
+
 function about({ waiting_s: waiting, collection, reason, state, personal }) {
   const minutes = Math.round(waiting / 60);
   const since = new Intl.RelativeTimeFormat(language(), { numeric: "auto", style: "short" });
   const age = minutes < 60 ? since.format(-minutes, "minute") : since.format(-Math.round(minutes / 60), "hour");
-  const parts = [age, collection, state === "handed_off" ? reason.replaceAll("_", " ") : null, personal ? say("op_case_personal") : null];
+  const parts = [age, collection, state === "handed_off" ? why(reason) : null, personal ? say("op_case_personal") : null];
   return parts.filter(Boolean).join(" · ");
 }
 

@@ -1,6 +1,6 @@
 // What the operator has promised, what keeps it, who answered during the last day and what the cloud may still cost.
 
-import { el } from "./dom.js";
+import { el, nameCells } from "./dom.js";
 import { has, language, put, say } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -20,6 +20,7 @@ export function showPromise({ promise, serving, budget, escalation, audit }) {
     certainty: share(1 - promise.delta),
   });
   $("promise").replaceChildren(...promise.routes.map(row));
+  nameCells($("promise"));
   $("serving-words").textContent = serving.questions
     ? say("op_serving", {
         count: number(serving.questions),
