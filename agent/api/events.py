@@ -143,7 +143,8 @@ async def dismiss(id: str, daemon: Daemon) -> None:
 
 @router.delete("/admin/sessions/{session}/events")
 async def forget(session: str, daemon: Daemon) -> JsonObject:
-    """Delete what a session asked and was answered, here and in the audit log's payloads."""
+    """Delete what a session asked and was answered, here and in the audit log's payloads; the session ends."""
+    await daemon.assistant.end_session(session)
     return {
         "questions": await daemon.reach.outbox.forget(session),
         "payloads": await daemon.reach.audit.forget(session),

@@ -99,9 +99,9 @@ class Cache:
             db.execute(f"DELETE FROM cached WHERE {where}", scope)
             db.execute(
                 "INSERT INTO cached (event_id, collection, language, basis, words, model, vector, answer, path,"
-                " endpoint, answered_by, expires_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                " endpoint, answered_by, expires_at, session) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (inquiry.event_id, *scope, model, vector, reply.text, reply.path, reply.endpoint, reply.model,
-                 now + self._keep_s),
+                 now + self._keep_s, inquiry.session),
             )  # fmt: skip
             db.execute("DELETE FROM cached WHERE id <= (SELECT max(id) FROM cached) - ?", (KEEP,))
             db.execute("DELETE FROM cached_hit WHERE cached NOT IN (SELECT id FROM cached)")

@@ -299,14 +299,17 @@ class Outbox:
         return await self._store.run(select)
 
     async def forget(self, session: str) -> int:
-        """Delete all that a session asked and was answered, without a trace in the file; how many questions that
-        were."""
+        """Delete all that a session asked and was answered, also what is kept of it for others who ask the same,
+        without a trace in the file; how many questions that were."""
 
-        def delete(db: apsw.Connection) -> tuple[str, ...]:
-            ids = tuple(id for (id,) in db.execute("SELECT event_id FROM inquiry WHERE session = ?", (session,)))
+        def delete(db: apsw.Connection) -> frozenset[str]:
+            asked = "SELECT event_id FROM {} WHERE session = ?1"
+            both = f"{asked.format('inquiry')} UNION {asked.format('cached')}"
+            ids = frozenset(id for (id,) in db.execute(both, (session,)))
             for id in ids:
                 db.execute("DELETE FROM notice WHERE event_id = ?", (id,))
             db.execute("DELETE FROM inquiry WHERE session = ?", (session,))
+            db.execute("DELETE FROM cached WHERE session = ?", (session,))
             return ids
 
         if forgotten := await self._store.run(delete):

@@ -40,6 +40,7 @@ _MIGRATIONS = (
     """,
     "CREATE INDEX inquiry_asked ON inquiry (asked_at) WHERE state = 'waiting'",
     "DROP INDEX inquiry_bytes; CREATE INDEX inquiry_size ON inquiry (state, bytes)",
+    "ALTER TABLE cached ADD COLUMN session TEXT",
 )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from agent.escalation.link import MqttLink, Received
@@ -72,6 +73,10 @@ def test_under_local_only_no_connection_is_begun_and_no_name_looked_up(tmp_path:
                     url = f"/v1/events/{unknown['event_id']}?wait=6&seen=handed_off"
                     client.get(url).raise_for_status()
                     assert client.get("/admin/status").json()["live_risk"]["audits"]["waiting"] == 0
+                else:
+                    assert len(_would_leave(client, "s")) == 4, "system, the pair before, the question"
+                    client.delete("/admin/sessions/s/events").raise_for_status()
+                    assert len(_would_leave(client, "s")) == 2, "a session that is deleted is no history either"
             begun = reached.read_text().splitlines()
         port = webhook.url.rpartition(":")[2].partition("/")[0]
         if policy == "local-only":
@@ -79,6 +84,13 @@ def test_under_local_only_no_connection_is_begun_and_no_name_looked_up(tmp_path:
             assert webhook.heard == []
         else:
             assert [line for line in begun if line.startswith("socket.connect") and port in line]
+
+
+def _would_leave(client: httpx.Client, session: str) -> list[str]:
+    """The messages of a request in this session, as a dry run shows them to the operator."""
+    body = {"question": UNKNOWN, "session": session}
+    found = client.post("/v1/explain", json=body).raise_for_status().json()
+    return [message["content"] for message in json.loads(found["request"]["payload"])["messages"]]
 
 
 def test_an_intents_override_holds_in_place_of_the_devices_policy(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from agent.errors import Unavailable
 from agent.escalation.cache import Cache, Likeness
+from agent.escalation.outbox import Outbox
 from agent.escalation.store import Store
 from agent.messages import ChatMessage, CloudReply, Inquiry, Quote
 
@@ -42,6 +44,10 @@ class World:
     @property
     def likeness(self) -> Likeness:
         return Likeness(self.embed, lambda: self.model, lambda: self.threshold)
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
 
 
 @asynccontextmanager
@@ -95,6 +101,21 @@ async def test_likeness_counts_only_above_a_certified_similarity_of_the_same_mod
         assert await cache.find(asked, "k") is None
         world.model, world.fails = "model-a", True
         assert await cache.find(asked, "k") is None
+
+
+async def test_a_persons_question_is_deleted_with_their_session(tmp_path: Path) -> None:
+    """Also when the outbox has long forgotten it: an answer is kept for longer than a day."""
+    asked = replace(OPEN, session="visitor-1", text="Where are the spare umbrellas?")
+    async with Store(tmp_path / "a.db") as store:
+        cache = Cache(store, keep_s=HOUR)
+        await cache.keep(asked, NINE)
+        await cache.keep(OPEN, NINE)
+        outbox = Outbox(store, limit_bytes=1 << 20, person_s=HOUR)
+        assert await outbox.forget("visitor-1") == 1
+        assert await outbox.forget("visitor-1") == 0
+        assert await cache.find(asked, "key-2") is None
+        assert await cache.find(OPEN, "key-3") is not None
+        assert b"spare umbrellas" not in await asyncio.to_thread(everything_in, tmp_path)
 
 
 async def test_a_wrong_answer_is_given_to_nobody_again(tmp_path: Path) -> None:
