@@ -1,15 +1,33 @@
-"""Fixtures shared by all tests: where third-party data lies, and a text model that is made in a second."""
+"""What all tests share: where third-party data and the models lie, and a text model that is made in a second."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SLM = ROOT / "models" / "reference" / "slm"
+
+
+def recipe(name: str) -> ModuleType:
+    """A module of the SLM's recipe, loaded under a name of its own: other reference models have a `recipe` too."""
+    if "slm_recipe" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "slm_recipe", SLM / "recipe" / "__init__.py", submodule_search_locations=[str(SLM / "recipe")]
+        )
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["slm_recipe"] = module
+        spec.loader.exec_module(module)
+    return importlib.import_module(f"slm_recipe.{name}")
 
 
 @pytest.fixture(scope="session")

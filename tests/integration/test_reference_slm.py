@@ -1,32 +1,16 @@
 """The committed reference SLM answers and refuses as its card says, on the real engine."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from tests.conftest import SLM, recipe
+
 pytest.importorskip("llama_cpp", reason="the reference SLM runs on llama.cpp; scripts/test installs it")
 
-SLM = Path(__file__).parents[2] / "models" / "reference" / "slm"
 FILE = SLM / "outpost-reference-slm.Q8_0.gguf"
 QUESTIONS = 160
 SLACK = 0.08  # three standard errors of a share near .9 among so few questions
-
-
-def recipe(name: str) -> ModuleType:
-    if "slm_recipe" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "slm_recipe", SLM / "recipe" / "__init__.py", submodule_search_locations=[str(SLM / "recipe")]
-        )
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["slm_recipe"] = module
-        spec.loader.exec_module(module)
-    return importlib.import_module(f"slm_recipe.{name}")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The reference SLM's generator keeps its promises, and the committed file is the one that its figures speak of."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import random
@@ -9,26 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-SLM = Path(__file__).parents[2] / "models" / "reference" / "slm"
+from tests.conftest import SLM, recipe
+
 FILE = SLM / "outpost-reference-slm.Q8_0.gguf"
-
-
-def recipe(name: str) -> ModuleType:
-    """A module of the recipe, loaded under a name of its own: other reference models have a `recipe` too."""
-    if "slm_recipe" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "slm_recipe", SLM / "recipe" / "__init__.py", submodule_search_locations=[str(SLM / "recipe")]
-        )
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["slm_recipe"] = module
-        spec.loader.exec_module(module)
-    return importlib.import_module(f"slm_recipe.{name}")
 
 
 def test_template_expands_with_the_place_of_every_span() -> None:
