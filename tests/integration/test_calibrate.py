@@ -13,6 +13,7 @@ import pytest
 from agent.confidence.certificate import parse
 from tests.integration.conftest import install_embedding
 from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, running_daemon
+from tests.simulators.waiting import until
 
 UTTERANCES = ROOT / "models" / "reference" / "certificates" / "intents.jsonl"
 QUESTIONS = ROOT / "models" / "reference" / "natural-dev" / "questions.jsonl"
@@ -181,7 +182,7 @@ def _until_free(client: httpx.Client) -> None:
     """Asks for another calibration, which is refused for its labels once the one before has ended."""
     rows = [{"question": "When?", "answers": [], "documents": ["no.md"]}]
     wrong = {"rows": rows, "documents": [{"id": "a", "text": "b"}]}
-    for _ in range(200):
-        if client.post("/admin/calibrate/answers", json=wrong).status_code == 400:
-            return
-    raise AssertionError("the calibration of a client that went away goes on")
+    until(
+        lambda: client.post("/admin/calibrate/answers", json=wrong).status_code == 400,
+        "the end of the calibration of a client that went away",
+    )
