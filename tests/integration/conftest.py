@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from agent import config
+from agent.engines.pool import Pool
 from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, clean_environment, install_tiny, running_daemon
 
 EMBEDDING = "all-minilm-l6-v2"
@@ -24,6 +26,14 @@ def install_embedding(state: Path) -> bool:
     done = subprocess.run(command, env=clean_environment(), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return True
+
+
+@pytest.fixture
+async def pool(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
+    """Workers find the engines of the tests too."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    async with Pool(config.Pool()) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")

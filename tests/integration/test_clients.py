@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent import config
 from agent.engines.clients import DocumentClient, EmbeddingClient, IntentClient, TextClient, TextStats, TrainingReport
 from agent.engines.pool import ModelSpec, Pool
 from agent.engines.protocol import LoadSpec
@@ -38,13 +36,6 @@ END = {
     "first_token_ms": 1.5,
     "total_ms": 3.0,
 }
-
-
-@pytest.fixture
-async def pool(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    async with Pool(config.Pool()) as pool:
-        yield pool
 
 
 def speak(pool: Pool, **options: Any) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent import config
 from agent.engines.clients import IntentClient
 from agent.engines.pool import ModelSpec, Pool
 from agent.engines.protocol import LoadSpec
@@ -136,13 +134,6 @@ def test_the_demo_pack_knows_new_wordings_and_leaves_questions_alone(vectors: Ve
     captured = [q for q, result in zip(QUESTIONS, outside, strict=True) if result.in_scope_score >= THRESHOLD]
     assert len(captured) <= 1, captured
     assert model.classify(["print floor 3"], None)[0].slots == {"floor": "3"}
-
-
-@pytest.fixture
-async def pool(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    async with Pool(config.Pool()) as pool:
-        yield pool
 
 
 async def test_a_worker_trains_a_pack_and_another_serves_it(pool: Pool, tmp_path: Path) -> None:
