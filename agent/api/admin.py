@@ -148,6 +148,7 @@ def _escalation(status: EscalationStatus) -> JsonObject:
     return {
         "reason": status.reason,
         "online": status.online,
+        "trouble": status.trouble,
         "outbox": asdict(status.outbox),
         "spent": {"requests": spent.requests, "tokens": spent.tokens, "money": round(spent.money, 6)},
     }

@@ -91,7 +91,11 @@ def _print_promise(found: dict[str, Any]) -> None:
         )
     waiting = way["outbox"]["waiting"]
     line = way["reason"] or ("online" if way["online"] else "offline")
-    console().print(f"cloud: {line}; {waiting} waiting, {way['outbox']['handed_off']} with a person", markup=False)
+    full = _share(way["outbox"]["bytes"] / way["outbox"]["limit_bytes"])
+    with_people = way["outbox"]["handed_off"]
+    console().print(f"cloud: {line}; {waiting} waiting, {with_people} with a person, outbox {full} full", markup=False)
+    if way["trouble"]:
+        console().print(f"  the last try failed: {way['trouble']}", style="yellow", markup=False)
     if way["reason"] != "escalation_disabled":
         spent = ", ".join(
             f"{budget[name]['spent']:g} of {budget[name]['limit']:g} {name}" for name in ("requests", "tokens", "money")
@@ -109,7 +113,7 @@ def _print_live(live: dict[str, Any]) -> None:
             (
                 (
                     route["route"] if route["certificate"] else f"{route['route']} (uncertified)",
-                    "revoked" if route["revoked"] else _share(route["estimate"]),
+                    f"revoked: {route['certificate']}" if route["revoked"] else _share(route["estimate"]),
                     _share(route["lower"]),
                     _share(route["upper"]),
                     _judged(route),

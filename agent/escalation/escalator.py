@@ -71,12 +71,14 @@ class Path(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EscalationStatus:
-    """What status pages show; ``reason``: why the cloud may not be asked, None where it may."""
+    """What status pages show; ``reason``: why the cloud may not be asked, None where it may; ``trouble``: what the last
+    try failed by, for the operator, None since a path answered."""
 
     reason: str | None
     online: bool
     outbox: OutboxStatus
     spent: Spent
+    trouble: str | None
 
 
 class Recorder:
@@ -124,6 +126,7 @@ class Escalator:
         self._busy: set[str] = set()
         self._abandoned: list[str] = []
         self._learnt: list[tuple[Inquiry, CloudReply]] = []
+        self._trouble: str | None = None
         self.outbox_seen: OutboxStatus | None = None
         """The outbox as `deliver` saw it last, for metrics; at most some seconds old while it runs."""
 
@@ -139,7 +142,8 @@ class Escalator:
         return any(path.online() for path in self._paths)
 
     async def status(self) -> EscalationStatus:
-        return EscalationStatus(self.allowed(), self.online(), await self._outbox.status(), self._budget.spent())
+        outbox = await self._outbox.status()
+        return EscalationStatus(self.allowed(), self.online(), outbox, self._budget.spent(), self._trouble)
 
     async def ask(self, inquiry: Inquiry) -> AsyncGenerator[CloudDelta | CloudReply | Deferred, None]:
         """Pieces as they come, then one CloudReply, or Deferred: the question is on the disk and will be answered under
@@ -389,6 +393,7 @@ class Escalator:
                     async with aclosing(path.ask(request, deadline_s=ends - time.monotonic())) as events:
                         async for event in _until(ends + _GRACE_S, events):
                             if isinstance(event, CloudReply):
+                                self._trouble = None
                                 yield replace(event, text=restoration.restore(event.text), lost=lost + event.lost)
                                 return
                             if text := pieces.feed(event.text):
@@ -398,7 +403,9 @@ class Escalator:
                     problem.lost = 1
                 except CloudUnavailable as error:
                     problem = error
+                    self._trouble = str(error)
                 except CloudRefused as error:
+                    self._trouble = str(error)
                     error.lost += lost
                     raise
                 lost = problem.lost = lost + problem.lost

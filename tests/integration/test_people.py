@@ -213,8 +213,11 @@ def test_the_kiosk_shows_the_clouds_answer_when_the_line_is_back(
             expect(turn.locator(".later")).to_contain_text("waits for an answer")
             assert_accessible(here.page)
             screenshot(here.page, "deferred")
+            assert device.status()["escalation"]["trouble"]
+            assert "the last try failed: cloud: " in device.cli("status").stdout
             line.mend()
             expect(turn.locator(".verdict")).to_contain_text("The answer is here · From an online service")
+            assert device.status()["escalation"]["trouble"] is None
             assert_accessible(here.page)
             screenshot(here.page, "deferred-answered")
             here.page.get_by_role("button", name="Deutsch").click()

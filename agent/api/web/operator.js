@@ -103,6 +103,7 @@ function show() {
 function showNotes(status) {
   const notes = [...status.notes];
   if (status.retrieval === "keyword" && !notes.some((note) => note.includes("keyword"))) notes.unshift(say("op_keyword"));
+  if (status.escalation.trouble) notes.push(say("op_trouble", { error: status.escalation.trouble }));
   $("notes").hidden = notes.length === 0;
   $("notes").replaceChildren(...notes.map((note) => el("li", {}, icon("warning"), el("span", {}, note))));
 }
