@@ -1,6 +1,7 @@
 """What a device and a gateway say to each other by MQTT: the payloads (JSON), and messages cut into parts. Pure.
 
-A request is the CloudRequest itself. The replies to one request, any number of each but the last two:
+A request is the CloudRequest but for its event id, with which answers can be read. The replies to one request, any
+number of each but the last two:
 
     working   taken, being worked on: the device need not send it again
     ready     a request that comes in parts may be sent to the gateway that says so
@@ -18,11 +19,20 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from agent.errors import InvalidRequest
-from agent.messages import CloudRequest, Usage
+from agent.messages import ChatMessage, CloudRequest, Usage
 
 LARGEST_BYTES = 4 << 20
 """The largest request and the largest answer, parts put together."""
 MAX_PARTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    key: str
+    messages: tuple[ChatMessage, ...]
+    max_tokens: int
+    expires_at: float
+    language: str = "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +77,22 @@ class Failed:
 
 
 Reply = Working | Ready | Delta | Final | Failed
-_REQUEST = TypeAdapter(CloudRequest)
+_REQUEST = TypeAdapter(_Request)
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
 
 
 def encode_request(request: CloudRequest) -> bytes:
-    return _REQUEST.dump_json(request)
+    sent = _Request(request.key, request.messages, request.max_tokens, request.expires_at, request.language)
+    return _REQUEST.dump_json(sent)
 
 
 def decode_request(payload: bytes) -> CloudRequest:
-    """Raises InvalidRequest."""
+    """With the key as its event id. Raises InvalidRequest."""
     try:
-        return _REQUEST.validate_json(payload)
+        found = _REQUEST.validate_json(payload)
+        return CloudRequest(
+            found.key, found.key, found.messages, found.max_tokens, found.expires_at, language=found.language
+        )
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -487,6 +487,7 @@ async def test_a_request_carries_what_mqtt_5_has_for_it(broker: Broker) -> None:
     assert seen[0].response_topic == "outpost/hall/lamp/escalate/response"
     assert seen[0].correlation == asked.key.encode()
     assert 1 <= (seen[0].expires_in_s or 0) <= 9
+    assert asked.event_id.encode() not in seen[0].payload, "whoever has it may read the answer"
 
 
 async def test_a_certificate_that_cannot_be_read_is_a_configuration_error(broker: Broker, tmp_path: Path) -> None:
