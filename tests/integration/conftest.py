@@ -1,4 +1,4 @@
-"""One daemon with the demo venue's documents and intents for all tests that only ask it."""
+"""What integration tests share: above all one daemon with the demo venue's documents for all that only ask it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 from agent import config
 from agent.engines.pool import Pool
 from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, clean_environment, install_tiny, running_daemon
+from tests.simulators.faulty_http import FaultyServer
+from tests.simulators.models import Site
 
 EMBEDDING = "all-minilm-l6-v2"
 
@@ -34,6 +36,19 @@ async def pool(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     async with Pool(config.Pool()) as pool:
         yield pool
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    """Offers models, as badly as a test says."""
+    with FaultyServer() as running:
+        yield running
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A device with a catalogue of its own."""
+    return Site(tmp_path)
 
 
 @pytest.fixture(scope="session")
