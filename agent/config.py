@@ -164,7 +164,7 @@ class Escalation(_Section):
     total_s: float = Field(60.0, gt=0, le=3600, description="a visitor waits so long for the cloud, seconds")
     attempts: int = Field(3, ge=1, le=10, description="tries of one request while the visitor waits")
     max_tokens: int = Field(300, ge=1, le=8192, description="answer length asked of the cloud, tokens")
-    passages: int = Field(3, ge=0, le=20, description="passages that may leave with a question")
+    passages: int = Field(3, ge=0, le=3, description="passages that may leave with a question, of the three best")
     history: int = Field(2, ge=0, le=20, description="earlier turns that may leave with a question")
     names: tuple[str, ...] = Field((), description="names of persons that never leave as they are")
     places: tuple[str, ...] = Field((), description="names of places that never leave as they are")

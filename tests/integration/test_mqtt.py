@@ -245,6 +245,7 @@ async def test_requests_survive_a_broker_that_is_killed(
         with upstream.frozen():
             asking = [asyncio.create_task(answer(path, request())) for _ in range(8)]
             await until(lambda: sum(gateway.metric("running") for gateway in both) == 8, "all are at work")
+            assert all(gateway.metric("running") for gateway in both), "they share the load"
             broker.kill()
             await until(lambda: not path.online(), "the device notices")
         with pytest.raises(CloudUnavailable):
