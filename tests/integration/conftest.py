@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,11 @@ from agent.engines.pool import Pool
 from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, clean_environment, install_tiny, running_daemon
 from tests.simulators.faulty_http import FaultyServer
 from tests.simulators.models import Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.simulators.browser import Opener
 
 EMBEDDING = "all-minilm-l6-v2"
 
@@ -49,6 +55,23 @@ def server() -> Iterator[FaultyServer]:
 def site(tmp_path: Path) -> Site:
     """A device with a catalogue of its own."""
     return Site(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from tests.simulators.browser import running_browser
+
+    with running_browser() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Opener]:
+    """Opens pages of a daemon; afterwards each must have asked for nothing foreign and complained about nothing."""
+    from tests.simulators.browser import visits
+
+    with visits(browser) as opener:
+        yield opener
 
 
 @pytest.fixture(scope="session")

@@ -11,19 +11,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.integration.test_web_page import (
-    Opener,
-    assert_accessible,
-    browser,
-    screenshot,
-    unlock,
-    visit,
-)
+from tests.simulators.browser import Opener, assert_accessible, screenshot, unlock
 from tests.simulators.daemon import DEMO, RunningDaemon, escalating, running_cloud, running_daemon
 from tests.simulators.line import Line
 from tests.simulators.people import Webhook
-
-__all__ = ["browser", "visit"]  # fixtures
 
 UNKNOWN = "Who won the football World Cup in 1998, and by how many goals?"
 ANSWER = "France beat Brazil by 3 to 0."
