@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.simulators.daemon import DEMO, RunningDaemon, ask, running_daemon, uncertified
+from tests.simulators.waiting import until
 
 
 @pytest.fixture
@@ -82,6 +83,8 @@ def test_an_answer_names_its_source_verbatim(client: httpx.Client) -> None:
 
 def test_a_follow_up_is_read_in_its_conversation_and_ends_with_it(client: httpx.Client, operator: httpx.Client) -> None:
     first = ask(client, "What does an adult ticket cost?", session="s-1")
+    if first["retrieval"] == "keyword":
+        pytest.skip("the embedding model is not installed; set OUTPOST_EMBEDDING_MODEL")
     assert first["decision"] == "local"
     follow_up = ask(client, "and for children?", session="s-1")
     alone = ask(client, "and for children?", session="s-2")
@@ -328,10 +331,14 @@ def test_intents_and_documents_are_there_again_after_a_restart(tmp_path: Path) -
         assert client.post("/v1/knowledge/default/documents", json={"documents": documents}).status_code == 200
     with running_daemon(tmp_path, settings=settings) as second, second.client() as client:
         assert client.post("/v1/knowledge/default/search", json={"query": "umbrellas"}).json()["results"]
-        deadline = time.monotonic() + 20
-        while (reply := client.post("/v1/intents/classify", json={"texts": ["hi there"]})).status_code != 200:
-            assert time.monotonic() < deadline, reply.text  # the kept pack is taken up behind the first requests
-        assert reply.json()["results"][0]["intent"] == "hello"
+
+        def classified() -> list[dict[str, Any]] | None:
+            reply = client.post("/v1/intents/classify", json={"texts": ["hi there"]})
+            return reply.json()["results"] if reply.status_code == 200 else None
+
+        results = until(classified, "the kept pack, which is taken up behind the first requests")
+        assert results is not None
+        assert results[0]["intent"] == "hello"
         answer = ask(client, "Where are the umbrellas?")
         assert answer["retrieval"] == "keyword"
         assert any("keyword" in note for note in answer["notes"])
@@ -441,9 +448,7 @@ def test_an_embedding_model_may_come_and_go_while_the_daemon_runs(tmp_path: Path
 
         assert mode() == "keyword"
         daemon.cli("models", "pull", "all-minilm-l6-v2", "--from", os.environ["OUTPOST_EMBEDDING_MODEL"])
-        deadline = time.monotonic() + 60
-        while mode() != "hybrid":  # the stored document is embedded behind the first requests
-            assert time.monotonic() < deadline, daemon.status()["notes"]
+        until(lambda: mode() == "hybrid", lambda: f"the stored document's vectors: {daemon.status()['notes']}", 60)
         daemon.cli("models", "rm", "all-minilm-l6-v2")
         assert mode() == "keyword"
         assert any("no embedding model" in note for note in daemon.status()["notes"])
