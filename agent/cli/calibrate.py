@@ -102,8 +102,10 @@ def cache(
     state: State = None,
     json: Json = False,
 ) -> None:
-    """Certify from which similarity on two questions are the same, so that the cloud's answer to one is given to the
-    other, on lines of {"a", "b", "same"}."""
+    """Certify from which similarity on two questions are the same, on lines of {"a", "b", "same"}.
+
+    From then on the cloud's answer to one is given to the other.
+    """
     if from_events == bool(data):
         raise typer.BadParameter("name files with --data, or take the device's own questions with --from-events")
     rows = [_picked(row, where, ("a", "b", "same"), ("group",)) for where, row in (_lines(data) if data else ())]
@@ -116,18 +118,30 @@ def examples(
     out: Annotated[Path, typer.Option("--out", help="Write them here (JSON lines).")],
     url: Url = DEFAULT_URL,
     state: State = None,
+    json: Json = False,
 ) -> None:
     """Export what audits and escalations taught this device, one judged question a line."""
     rows = list(Daemon(url, state, operator=True).lines("/admin/examples"))
     _write(out, "".join(jsonlib.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    console().print(f"{len(rows)} examples in {out}", markup=False)
+    if json:
+        print_json({"examples": len(rows), "file": str(out)})
+    else:
+        console().print(f"{len(rows)} examples in {out}", markup=False)
 
 
 @app.command(short_help="Trust a revoked certificate again.")
-def reinstate(certificate: str, url: Url = DEFAULT_URL, state: State = None) -> None:
+def reinstate(
+    certificate: Annotated[str, typer.Argument(help="Id of a certificate; `outpost status` shows it.")],
+    url: Url = DEFAULT_URL,
+    state: State = None,
+    json: Json = False,
+) -> None:
     """Trust a revoked certificate again; its live evidence begins anew. A new calibration needs no such thing."""
     Daemon(url, state, operator=True).post(f"/admin/certificates/{quote(certificate, safe='')}/reinstate", {})
-    console().print(f"{certificate} is in force again", markup=False)
+    if json:
+        print_json({"reinstated": certificate})
+    else:
+        console().print(f"{certificate} is in force again", markup=False)
 
 
 # ---------------------------------------------------------------- labelled data
@@ -157,7 +171,7 @@ def _lines(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"cannot read {file}: {error}", remedy="Name a file of JSON lines.") from error
+            raise InvalidRequest(f"cannot read {file}: {_why(error)}", remedy="Name a file of JSON lines.") from error
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -182,9 +196,11 @@ def _told(data: Sequence[Path], tune: Sequence[Path] | None) -> list[tuple[str, 
     ]
 
 
-def _picked(row: dict[str, Any], where: str, needed: Iterable[str], others: Iterable[str]) -> dict[str, Any]:
+def _picked(row: dict[str, Any], where: str, needed: Sequence[str], others: Iterable[str]) -> dict[str, Any]:
     if missing := [name for name in needed if name not in row]:
-        raise InvalidRequest(f"{where} has no {missing[0]!r}: {_shortened(row)}", remedy="docs/api.md has the format.")
+        raise InvalidRequest(
+            f"{where} has no {missing[0]!r}: {_shortened(row)}", remedy=f"Every line needs {' and '.join(needed)}."
+        )
     return {name: row[name] for name in [*needed, *others] if name in row}
 
 
@@ -194,6 +210,10 @@ def _question(row: dict[str, Any], where: str) -> dict[str, Any]:
         picked["documents"] = [row["page"]] if "page" in row else []
     picked["evidence"] = picked.get("evidence") or ""
     return picked
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else f"it is no UTF-8 text ({error})"
 
 
 def _shortened(row: dict[str, Any]) -> str:
@@ -221,7 +241,7 @@ def _document(folders: Sequence[Path], name: str) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"cannot read the document {path}: {error}", remedy="Check its name.") from error
+        raise InvalidRequest(f"cannot read the document {path}: {_why(error)}", remedy="Check its name.") from error
     heading = re.search(r"^# (.*)", text, re.MULTILINE)
     return {"id": name, "title": heading[1].strip() if heading else path.stem, "text": text}
 
@@ -269,7 +289,7 @@ def _run(
 
 
 def _show(outcome: Outcome) -> None:
-    state = "certified" if outcome.certificate else f"no certificate ({outcome.reason})"
+    state = "certified" if outcome.certificate else f"no certificate ({outcome.reason}): {report.why(outcome)}"
     console().print(f"{outcome.route}: {state}", style="bold" if outcome.certificate else "bold red", markup=False)
     for name, value in report.facts(outcome):
         console().print(f"  {name}: {value}", markup=False)

@@ -20,11 +20,10 @@ _HEIGHT: Final = 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 14, 44
 _TICKS: Final = 5
 _WORDS = {
-    "certified": "certified",
-    "no_prospect": "no certificate: the tuning half shows no threshold that could keep this promise",
-    "not_certified": "no certificate: the first test failed",
-    "too_few_labels": "no certificate: too few right or too few wrong answers among the labelled ones",
-    "coverage_below_floor": "no certificate: the share it would serve is under the coverage floor",
+    "no_prospect": "the tuning half shows no threshold that could keep this promise",
+    "not_certified": "the first test failed: even the surest of the held answers are too few, or wrong too often",
+    "too_few_labels": "too few right or too few wrong answers among the labelled ones",
+    "coverage_below_floor": "the share it would serve is under the coverage floor",
 }
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24;
@@ -116,9 +115,14 @@ def _section(outcome: Outcome) -> str:
     if certificate is not None:
         hashes = "".join(f"<tr><td>{escape(k)}</td><td><code>{v}</code></td></tr>" for k, v in _hashes(outcome))
         bound_to = f"<details><summary>Bound to</summary><table>{hashes}</table></details>"
-    said = escape(_WORDS.get(outcome.reason, outcome.reason))
-    heading = f"<h2>Route {escape(outcome.route)}: {said}</h2>"
+    said = "certified" if certificate is not None else f"no certificate: {why(outcome)}"
+    heading = f"<h2>Route {escape(outcome.route)}: {escape(said)}</h2>"
     return f"<section>{heading}\n<table>{rows}</table>\n{figures}\n{bound_to}</section>"
+
+
+def why(outcome: Outcome) -> str:
+    """Why there is no certificate, in words."""
+    return _WORDS.get(outcome.reason, outcome.reason)
 
 
 def facts(outcome: Outcome) -> list[tuple[str, str]]:

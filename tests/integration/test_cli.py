@@ -195,3 +195,23 @@ def test_files_of_one_name_in_two_folders_are_two_documents(daemon: RunningDaemo
     assert "both be stored as 'hours.md'" in clash.stderr
     daemon.cli("knowledge", "rm", "north/hours.md", "-c", "gates")
     assert "north" not in daemon.cli("knowledge", "list", "gates").stdout
+
+
+def test_labels_without_a_daemon_are_told_what_they_lack(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"question": "When?"}\n', encoding="utf-8")
+    done = outpost("calibrate", "intents", "--data", str(data))
+    assert "has no 'text'" in done.stderr
+    assert "Every line needs text and intent." in done.stderr
+    done = outpost("calibrate", "intents", "--data", str(tmp_path / "none.jsonl"))
+    assert done.stderr.strip().endswith("none.jsonl: No such file or directory. Name a file of JSON lines.")
+
+
+def test_a_calibration_that_certifies_nothing_says_why(daemon: RunningDaemon, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"text": "what is a quasar made of", "intent": null}\n', encoding="utf-8")
+    done = daemon.cli("calibrate", "intents", "--data", str(data), check=False)
+    assert done.returncode == 1
+    assert "no certificate (too_few_labels): too few right" in done.stdout, done.stderr
+    examples = daemon.cli("calibrate", "examples", "--out", str(tmp_path / "examples.jsonl"), "--json").stdout
+    assert json.loads(examples)["examples"] == 0
