@@ -182,7 +182,7 @@ class Mqtt(_Section):
 
     host: str = Field("", description="broker; empty switches MQTT off")
     port: int = Field(8883, ge=1, le=65535, description="TCP port")
-    tls: bool = Field(True, description="encrypt and check the broker's certificate")
+    tls: bool = Field(True, description="encrypt and check the broker's certificate; false only in the own network")
     ca_file: Path | None = Field(None, description="certificate authority to trust instead of the system's")
     client_cert: Path | None = Field(None, description="client certificate (PEM)")
     client_key: Path | None = Field(None, description="its key (PEM)")

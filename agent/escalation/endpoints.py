@@ -125,13 +125,13 @@ def _check_url(url: str, source: str) -> None:
         raise ConfigError(f"{source} is {url!r}", remedy="Name a base URL such as https://host/v1.")
     if parts.username is not None:
         raise ConfigError(f"{source} holds a user name", remedy="Put credentials into escalation.endpoints.key_file.")
-    if parts.scheme == "http" and not _is_near(host):
+    if parts.scheme == "http" and not is_near(host):
         raise ConfigError(
             f"{source} is {url!r}: questions and key would cross the internet in the clear", remedy="Use https."
         )
 
 
-def _is_near(host: str) -> bool:
+def is_near(host: str) -> bool:
     """Whether a host can only be this machine or one of its own network."""
     try:
         address = ipaddress.ip_address(host)

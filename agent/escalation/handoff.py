@@ -17,12 +17,14 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 import apsw
 
 from agent.config import Device, Handoff
-from agent.errors import CloudUnavailable, InputTooLarge, NotFound, StorageFailed, StorageFull
+from agent.errors import CloudUnavailable, ConfigError, InputTooLarge, NotFound, StorageFailed, StorageFull
 from agent.escalation.cases import Case, Channel, Notices, Topic, backoff, set_within
+from agent.escalation.endpoints import is_near
 from agent.escalation.outbox import Outbox
 from agent.escalation.store import Store
 
@@ -57,8 +59,9 @@ def notices(config: Handoff, *, mqtt: bool, outward: bool) -> Notices:
 
 
 class Announcer:
-    """See the module; an async context manager. ``publisher`` None: no MQTT. ``outward`` False: nothing is announced,
-    also nothing that was due from before. ``problems`` says what could not be announced lately, by channel."""
+    """See the module; an async context manager, which raises ConfigError for a webhook that is none. ``publisher``
+    None: no MQTT. ``outward`` False: nothing is announced, also nothing that was due from before. ``problems`` says
+    what could not be announced lately, by channel."""
 
     def __init__(
         self,
@@ -80,6 +83,8 @@ class Announcer:
         self.problems: dict[Channel, str] = {}
 
     async def __aenter__(self) -> Announcer:
+        if self._outward and self._config.webhook:
+            _check(self._config.webhook)
         return self
 
     async def __aexit__(
@@ -177,6 +182,22 @@ def _open_client() -> httpx.AsyncClient:
     import httpx
 
     return httpx.AsyncClient(timeout=_WEBHOOK_S)
+
+
+def _check(webhook: str) -> None:
+    """Its address is not repeated: it may hold a secret. Raises ConfigError."""
+    try:
+        parts = urlsplit(webhook)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ConfigError(f"handoff.webhook is no URL: {error}", remedy="Begin it with https://.") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError("handoff.webhook is no URL of a web server", remedy="Begin it with https://.")
+    if parts.scheme == "http" and not is_near(host):
+        raise ConfigError(
+            f"handoff.webhook leads to {host} by http: questions would cross the internet in the clear",
+            remedy="Use https.",
+        )
 
 
 def _message(topic: Topic, case: Case, device: Device) -> dict[str, Any]:

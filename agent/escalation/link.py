@@ -29,6 +29,7 @@ from paho.mqtt.properties import Properties
 from agent import __version__
 from agent.config import Mqtt
 from agent.errors import CloudUnavailable, ConfigError, InputTooLarge
+from agent.escalation.endpoints import is_near
 
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
@@ -65,7 +66,7 @@ class MqttLink:
     """Async context manager; connects behind its caller's back, so that a device starts without a line.
 
     ``prefix`` (``outpost/<site>/<device>``) is where `publish` and the status topic lie. Raises ConfigError on entry
-    where certificates or the password cannot be read.
+    where certificates or the password cannot be read, or without TLS for a broker beyond the device's own network.
     """
 
     def __init__(self, settings: Mqtt, *, client_id: str, prefix: str) -> None:
@@ -296,6 +297,12 @@ def _credentials(settings: Mqtt) -> tuple[ssl.SSLContext | None, str | None]:
         except (OSError, UnicodeDecodeError) as error:
             raise _unreadable("password_file", settings.password_file, error) from error
     if not settings.tls:
+        if not is_near(settings.host):
+            raise ConfigError(
+                f"mqtt.tls = false with mqtt.host = {settings.host!r}: questions, answers and the password would cross"
+                " the internet in the clear",
+                remedy="Set mqtt.tls = true.",
+            )
         return None, password
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)

@@ -13,8 +13,8 @@ import apsw
 import pytest
 
 from agent.config import Assistant as AssistantConfig
-from agent.config import Config, Endpoint, Escalation
-from agent.errors import BudgetExhausted, CloudRefused, NotFound, PrivacyFailed, StorageFull
+from agent.config import Config, Endpoint, Escalation, Handoff
+from agent.errors import BudgetExhausted, CloudRefused, ConfigError, NotFound, PrivacyFailed, StorageFull
 from agent.escalation.cases import Case
 from agent.escalation.reach import Reach, reach
 from agent.messages import CloudDelta, CloudReply, Deferred, Inquiry
@@ -183,6 +183,25 @@ async def test_nothing_leaves_without_consent(cloud: FaultyCloud, tmp_path: Path
         await parts.outbox.watch("evt-1", 1.5)
         assert (await parts.outbox.get("evt-1")).state == "waiting", "consent was withdrawn while it waited"
     assert cloud.asked == []
+
+
+@pytest.mark.parametrize(
+    ("webhook", "message"),
+    [
+        ("http://hooks.example/token", "hooks.example by http.*in the clear"),
+        ("ftp://hooks.example/token", "no URL of a web server"),
+        ("hooks.example", "no URL of a web server"),
+        ("https://hooks.example:x/", "no URL"),
+    ],
+)
+async def test_a_webhook_that_tells_everybody_is_refused_at_the_start(
+    tmp_path: Path, webhook: str, message: str
+) -> None:
+    settings = Config(handoff=Handoff(webhook=webhook))
+    with pytest.raises(ConfigError, match=message) as caught:
+        async with reach(settings, tmp_path):
+            pass
+    assert "token" not in str(caught.value)
 
 
 async def test_the_days_budget_has_an_end(cloud: FaultyCloud, tmp_path: Path) -> None:

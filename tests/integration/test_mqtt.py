@@ -474,6 +474,13 @@ async def test_a_broker_of_another_authority_hears_nothing(broker: Broker, tmp_p
         assert not link.online()
 
 
+@pytest.mark.parametrize("host", ["broker.example", "8.8.8.8"])
+async def test_nothing_crosses_the_internet_in_the_clear(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"mqtt\.tls = false.*in the clear"):
+        async with MqttLink(Mqtt(host=host, tls=False), client_id="nobody", prefix="outpost/hall/nobody"):
+            pass
+
+
 async def test_a_request_carries_what_mqtt_5_has_for_it(broker: Broker) -> None:
     """Response topic, correlation data, and an expiry that is the deadline's, so that no broker keeps it for longer."""
     seen: list[Received] = []
