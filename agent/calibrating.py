@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 Features = Mapping[str, float]
 Dependencies = Callable[[RouteName], Mapping[str, str]]
+_MADE = re.compile(r"calibrate-[0-9a-f]{16}")
 _TEXTS = 64
 _TRIES = 3
 _FEWEST_SETS = 8
@@ -144,6 +146,7 @@ class Calibrating:
             refuse_mixed([row.tune for row in rows], groups)
             try:
                 if documents:
+                    await self.sweep()
                     async for progress in self._store(places, documents):
                         yield progress
                 evidence: list[Evidence] = []
@@ -165,7 +168,7 @@ class Calibrating:
                     evidence.append(Evidence(row.question, group, given, "intent" in found, row.tune))
             finally:
                 if documents:
-                    await self._remove(set(places.values()))
+                    await self.sweep()
             refuse_gaps(evidence, notes, before["quote"])
             yield Progress("fitting", len(rows), len(rows))
             data = {"sha256": digest([[row.question, row.answers, row.documents, row.evidence] for row in rows])}
@@ -191,6 +194,10 @@ class Calibrating:
             outcomes = await asyncio.to_thread(conclude_pairs, evidence, self._risk, before, data, miss)
             await self._put_in_force(("cache",), outcomes, {"cache": before})
             yield Calibrated(tuple(outcomes), tuple(evidence), {})
+
+    async def sweep(self) -> None:
+        """Remove the documents of calibrations: of one that ends, or that ended with the process."""
+        await self._library.delete_collections(_MADE)
 
     # ------------------------------------------------------------ steps
 
@@ -235,11 +242,6 @@ class Calibrating:
             yield Progress("storing", done, len(places))
             await self._library.add(collection, [known[id] for id in ids])
 
-    async def _remove(self, collections: set[str]) -> None:
-        for collection in collections:
-            with suppress(NotFound):
-                await self._library.delete_collection(collection)
-
     async def _put_in_force(
         self,
         routes: Sequence[RouteName],
@@ -267,7 +269,7 @@ def _collections(rows: Sequence[LabelledQuestion], documents: Sequence[Document]
         for id in row.documents:
             if id not in known:
                 raise InvalidRequest(f"question {number} names {id!r}, which is not among the documents given")
-        places[row.documents] = f"calibrate-{digest(list(row.documents))[:16]}"
+        places[row.documents] = f"calibrate-{digest(list(row.documents))[:16]}"  # as in _MADE
     return places
 
 

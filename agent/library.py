@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,10 @@ class Library:
         """Raises NotFound."""
         if not await self._knowledge.delete_collection(collection):
             raise NotFound(f"no collection {collection!r}", param="collection")
+
+    async def delete_collections(self, named: re.Pattern[str]) -> None:
+        """Remove those whose whole name matches, all of them even if the caller goes away."""
+        await self._knowledge.delete_collections(named)
 
     async def collections(self) -> tuple[CollectionStats, ...]:
         return await self._knowledge.collections()

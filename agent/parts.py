@@ -165,6 +165,16 @@ async def parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, Co
             watched = [*library.notes(), *installation.notes(), *audits.notes()]
             return [*missing, *condition.notes.values(), *watched, *fallbacks, *line, *beyond.notes()]
 
+        calibrating = Calibrating(
+            assistant,
+            library,
+            understanding,
+            certificates,
+            config.risk,
+            dependencies,
+            min_confidence=config.assistant.min_confidence,
+        )
+        await calibrating.sweep()
         services = Services(
             config=config,
             version=__version__,
@@ -176,15 +186,7 @@ async def parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, Co
             journal=journal,
             metrics=metrics,
             certificates=certificates,
-            calibrating=Calibrating(
-                assistant,
-                library,
-                understanding,
-                certificates,
-                config.risk,
-                dependencies,
-                min_confidence=config.assistant.min_confidence,
-            ),
+            calibrating=calibrating,
             sameness=sameness,
             reach=beyond,
             audits=audits,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -118,7 +119,8 @@ class EventStream(StreamingResponse):
     """Server-sent events, admitted to the queue; nothing goes out before the first of them is there, so that whatever
     forbids an answer (Overloaded, a bad question, a model that does not fit) is a plain HTTP error.
 
-    When the client goes away the response is cancelled and ``events`` is closed, with all that it holds.
+    When the client goes away the response is cancelled once, and what ``events`` holds has the time to let go of it
+    (starlette's own way cancels again at every wait, those of the clean-up too).
     """
 
     def __init__(self, events: AsyncGenerator[bytes, None], daemon: Services) -> None:
@@ -132,7 +134,8 @@ class EventStream(StreamingResponse):
             try:
                 first = await unless_gone(receive, _first(self._events))
                 self.body_iterator = _told(first, self._events)
-                await super().__call__(scope, receive, send)
+                with suppress(Cancelled):
+                    await unless_gone(receive, self.stream_response(send))
             finally:
                 await self._events.aclose()
 

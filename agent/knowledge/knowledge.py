@@ -12,6 +12,7 @@ why, and `keep_embedded` catches up as soon as it can.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -174,6 +175,10 @@ class Knowledge:
     async def delete_collection(self, collection: str) -> bool:
         """Whether the collection was there."""
         return await self._write(lambda store: store.delete_collection(collection))
+
+    async def delete_collections(self, named: re.Pattern[str]) -> None:
+        """Remove those whose whole name matches, all of them even if the caller goes away."""
+        await self._write(lambda store: store.delete_collections(named))
 
     async def collections(self) -> tuple[CollectionStats, ...]:
         return await self._read(lambda store: store.collections())

@@ -208,6 +208,12 @@ class Store:
             self._db.execute("DELETE FROM collections WHERE id = ?", (within,))
         return True
 
+    def delete_collections(self, named: re.Pattern[str]) -> None:
+        """Remove those whose whole name matches."""
+        for (name,) in self._rows("SELECT name FROM collections"):
+            if named.fullmatch(name):
+                self.delete_collection(name)
+
     # ------------------------------------------------------------ looking
 
     def collections(self) -> tuple[CollectionStats, ...]:
