@@ -54,13 +54,6 @@ def others(known: list[str]) -> list[tuple[str, str]]:
     return list(zip(rest[::2], rest[1::2], strict=False))
 
 
-def asked(device: RunningDaemon, question: str) -> dict[str, Any]:
-    with device.client() as client:
-        body = {"model": "outpost", "messages": [{"role": "user", "content": question}]}
-        found: dict[str, Any] = client.post("/v1/chat/completions", json=body).raise_for_status().json()["outpost"]
-        return found
-
-
 def standing(device: RunningDaemon) -> dict[str, Any]:
     found: dict[str, Any] = next(r for r in device.status()["promise"]["routes"] if r["route"] == "cache")
     return found
@@ -69,7 +62,7 @@ def standing(device: RunningDaemon) -> dict[str, Any]:
 def kept(device: RunningDaemon, question: str) -> None:
     """Ask until the answer is kept: that happens a moment after it is given."""
     for _ in range(50):
-        if asked(device, question)["cloud"]["cached"]:
+        if device.ask(question)["cloud"]["cached"]:
             return
     raise AssertionError("its answer was never kept")
 
@@ -84,7 +77,7 @@ def test_a_certified_similarity_gives_kept_answers_to_questions_that_are_alike(
     kept(device, original)
     assert standing(device)["reason"] == "no_certificate"
     assert "no_certificate" in device.cli("status").stdout
-    assert asked(device, twin)["cloud"]["cached"] is False, "likeness counts for nothing without a certificate"
+    assert device.ask(twin)["cloud"]["cached"] is False, "likeness counts for nothing without a certificate"
 
     pairs = [{"a": q, "b": f"And {q[0].lower()}{q[1:]}", "same": True} for q in known[:TWINS]]
     pairs += [{"a": a, "b": b, "same": False} for a, b in others(known)]
@@ -99,10 +92,10 @@ def test_a_certified_similarity_gives_kept_answers_to_questions_that_are_alike(
 
     another = "Where can I leave my umbrella over the winter?"
     kept(device, another)
-    told = asked(device, f"And {another[0].lower()}{another[1:]}")
+    told = device.ask(f"And {another[0].lower()}{another[1:]}")
     assert (told["decision"], told["cloud"]["cached"]) == ("escalated", True)
     assert told["cloud"]["similarity"] >= similarity
-    assert asked(device, "How old is the organ in the church?")["cloud"]["cached"] is False
+    assert device.ask("How old is the organ in the church?")["cloud"]["cached"] is False
     explained = device.cli("ask", "--dry-run", "--json", f"And {another[0].lower()}{another[1:]}").stdout
     assert json.loads(explained)["leaves"] is False
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from agent.config import Models
 from agent.dependencies import Dependencies
 from agent.installation import Installation
 from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
+from tests.simulators.waiting import until
 
 WAIT_S = 60.0
 ALONE = {"OUTPOST_MODELS__TEXT": "", "OUTPOST_MODELS__RANKER": ""}
@@ -65,24 +64,10 @@ def settings(cloud: RunningDaemon) -> dict[str, str]:
     }
 
 
-def ask(daemon: RunningDaemon, question: str) -> dict[str, Any]:
-    with daemon.client() as client:
-        body = {"model": "outpost", "messages": [{"role": "user", "content": question}]}
-        found: dict[str, Any] = client.post("/v1/chat/completions", json=body).raise_for_status().json()["outpost"]
-        return found
-
-
 def live(daemon: RunningDaemon) -> dict[str, Any]:
     """The live risk of the quotes under their certificate."""
     found: dict[str, Any] = daemon.status()["live_risk"]["routes"][0]
     return found
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not what():
-        assert time.monotonic() < deadline, f"it did not happen within {WAIT_S} s"
-        time.sleep(0.2)
 
 
 @pytest.mark.timeout(400)
@@ -107,15 +92,15 @@ def test_a_promise_is_audited_broken_revoked_and_reinstated(tmp_path: Path) -> N
             device.cli("calibrate", "reinstate", promised.id)
             assert "not revoked" in device.cli("calibrate", "reinstate", promised.id, check=False).stderr
             assert live(device)["labels"]["cloud"] == 0
-            assert ask(device, QUESTIONS[0])["certificate"] == promised.id
+            assert device.ask(QUESTIONS[0])["certificate"] == promised.id
             _examples_calibrate(device, tmp_path)
 
 
 def _audits_agree(device: RunningDaemon, promised: Certificate) -> None:
     for question in QUESTIONS[:3]:
-        told = ask(device, question)
+        told = device.ask(question)
         assert (told["decision"], told["certificate"]) == ("local", promised.id)
-    wait_for(lambda: bool(live(device)["labels"]["cloud"] == 3))
+    until(lambda: live(device)["labels"]["cloud"] == 3, "three labels", WAIT_S)
     found = live(device)
     assert found["lower"] == 0.0
     with device.client(operator=True) as client:
@@ -132,9 +117,7 @@ def _audits_agree(device: RunningDaemon, promised: Certificate) -> None:
 def _late_answers_teach(device: RunningDaemon) -> None:
     """The cloud's answer to a question that had to wait is an example like one that came at once."""
     for question, more in (("Xylophones zigzagging?", {"deadline_s": 0.5}), ("Zeppelins yodelling?", {})):
-        with device.client() as client:
-            body = {"model": "outpost", "messages": [{"role": "user", "content": question}], "outpost": more}
-            told = client.post("/v1/chat/completions", json=body).raise_for_status().json()["outpost"]
+        told = device.ask(question, **more)
         assert told["decision"] == ("deferred" if more else "escalated"), told
 
     def taught() -> set[str]:
@@ -142,17 +125,17 @@ def _late_answers_teach(device: RunningDaemon) -> None:
             rows = [json.loads(line) for line in client.get("/admin/examples").text.splitlines()]
         return {row["question"] for row in rows if row["source"] == "escalation" and not row["right"]}
 
-    wait_for(lambda: taught() == {"Xylophones zigzagging?", "Zeppelins yodelling?"})
+    until(lambda: taught() == {"Xylophones zigzagging?", "Zeppelins yodelling?"}, "both are taught", WAIT_S)
 
 
 def _audits_revoke(device: RunningDaemon, promised: Certificate) -> None:
     for question in QUESTIONS:
-        ask(device, question)
-    wait_for(lambda: live(device)["revoked"] is not None)
+        device.ask(question)
+    until(lambda: live(device)["revoked"], "the certificate is revoked", WAIT_S)
     found = live(device)
     assert found["certificate"] == promised.id
     assert found["lower"] >= 0.05
-    told = ask(device, QUESTIONS[0])
+    told = device.ask(QUESTIONS[0])
     assert (told["reason"], told["certificate"]) == ("certificate_revoked", None)
     assert told["decision"] != "local"
     with device.client(operator=True) as client:
@@ -168,7 +151,7 @@ def _still_revoked_and_nothing_leaves(device: RunningDaemon, cloud: RunningDaemo
     assert found["routes"][0]["revoked"]
     assert (found["audits"]["barrier"], found["audits"]["waiting"]) == ("escalation_disabled", 0)
     asked = cloud.status()["decisions"]
-    assert ask(device, QUESTIONS[1])["decision"] in ("local", "handoff")
+    assert device.ask(QUESTIONS[1])["decision"] in ("local", "handoff")
     assert device.status()["live_risk"]["audits"]["waiting"] == 0
     assert cloud.status()["decisions"] == asked
 

@@ -50,22 +50,15 @@ def watched(folder: Path, webhook: Webhook, policy: str) -> Iterator[tuple[Runni
         yield daemon, reached
 
 
-def ask(daemon: RunningDaemon, question: str, **options: Any) -> dict[str, Any]:
-    body = {"model": "outpost", "messages": [{"role": "user", "content": question}], "outpost": options}
-    with daemon.client() as client:
-        told: dict[str, Any] = client.post("/v1/chat/completions", json=body).raise_for_status().json()["outpost"]
-    return told
-
-
 @pytest.mark.parametrize("policy", ["local-only", "best-effort"])
 def test_under_local_only_no_connection_is_begun_and_no_name_looked_up(tmp_path: Path, policy: str) -> None:
     """The same under best-effort shows that the watch sees it."""
     with Webhook() as webhook:
         with watched(tmp_path, webhook, policy) as (daemon, reached):
-            known, unknown = ask(daemon, KNOWN), ask(daemon, UNKNOWN, session="s")
+            known, unknown = daemon.ask(KNOWN), daemon.ask(UNKNOWN, session="s")
             assert known["decision"] == "local"
             assert (unknown["decision"] == "handoff") == (policy == "local-only")
-            ask(daemon, "And who lost it?", session="s", collection="abroad")
+            daemon.ask("And who lost it?", session="s", collection="abroad")
             with daemon.client(operator=True) as client:
                 client.post("/v1/feedback", json={"event_id": known["event_id"], "rating": "wrong"}).raise_for_status()
                 client.post("/v1/explain", json={"question": UNKNOWN}).raise_for_status()

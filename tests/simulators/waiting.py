@@ -18,7 +18,7 @@ def until(look: Callable[[], T], what: What, within_s: float = WITHIN_S) -> T:
     deadline = time.monotonic() + within_s
     while not (found := look()):
         assert time.monotonic() < deadline, _missed(what, within_s)
-        time.sleep(0.01)
+        time.sleep(0.02)
     return found
 
 
