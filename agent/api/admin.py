@@ -48,6 +48,7 @@ async def status(daemon: Daemon) -> JsonObject:
         "ready": daemon.ready(),
         "device": {"name": config.device.name, "site": config.device.site},
         "policy": config.assistant.policy,
+        "may_leave": daemon.reach.escalator.allowed() not in ("escalation_disabled", "no_path"),
         "languages": list(config.assistant.languages),
         "session_idle_s": config.assistant.session_idle_s,
         "retrieval": daemon.library.mode,

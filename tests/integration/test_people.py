@@ -155,6 +155,7 @@ def _queue(daemon: RunningDaemon) -> list[dict[str, Any]]:
 def test_the_kiosk_shows_a_persons_answer_when_it_comes(place: RunningDaemon, visit: Opener) -> None:
     question = "Which painting hung in the hall in 1998?"
     here = visit(place)
+    expect(here.page.locator("#may-leave")).to_be_hidden()
     here.ask(question)
     turn = here.answered()
     expect(turn.locator(".later")).to_contain_text("If they answer it, the answer appears here.")
@@ -198,6 +199,10 @@ def test_the_kiosk_shows_the_clouds_answer_when_the_line_is_back(
         line.cut()
         with running_daemon(tmp_path / "device", settings=escalating(line.url)) as device:
             here = visit(device)
+            expect(here.page.locator("#may-leave")).to_have_text("What it does not know, it may ask an online service.")
+            expect(here.page.locator("#may-leave")).to_be_visible()
+            assert_accessible(here.page)
+            screenshot(here.page, "welcome-online")
             here.ask(UNKNOWN)
             turn = here.answered()
             expect(turn.locator(".words")).to_contain_text("The answer comes to this screen")

@@ -304,6 +304,7 @@ async function check() {
     device.idle = now.session_idle_s;
     device.bestEffort = now.policy === "best-effort";
     device.languages = now.languages;
+    $("may-leave").hidden = !now.may_leave;
     $("place").textContent = placeName(now.device.site);
     document.title = `${placeName(now.device.site)} · Outpost`;
     hintLanguages();
