@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from agent.confidence.certificate import dump
 from tests.integration.test_audits import ALONE, QUESTIONS, certificate
-from tests.integration.test_web_page import Opener, assert_accessible, browser, screenshot, unlock, visit
-from tests.simulators.daemon import DEMO, RunningDaemon, running_daemon
+from tests.simulators.browser import Opener, assert_accessible, screenshot, unlock
+from tests.simulators.daemon import DEMO, running_daemon
 from tests.simulators.waiting import until
-
-__all__ = ["browser", "visit"]  # fixtures
-
-
-def ask(daemon: RunningDaemon, question: str) -> dict[str, Any]:
-    body = {"model": "outpost", "messages": [{"role": "user", "content": question}]}
-    with daemon.client() as client:
-        told: dict[str, Any] = client.post("/v1/chat/completions", json=body).raise_for_status().json()["outpost"]
-    return told
 
 
 @pytest.mark.browser
@@ -37,8 +27,8 @@ def test_the_operator_sees_promise_certificate_coverage_and_measured_risk(tmp_pa
     }
     with running_daemon(tmp_path, settings=settings) as daemon:
         daemon.cli("knowledge", "add", str(DEMO / "documents"))
-        assert ask(daemon, QUESTIONS[0])["certificate"] == promised.id
-        assert ask(daemon, "Xylophones zigzagging?")["decision"] == "handoff"
+        assert daemon.ask(QUESTIONS[0])["certificate"] == promised.id
+        assert daemon.ask("Xylophones zigzagging?")["decision"] == "handoff"
         desk = visit(daemon, "/operator")
         unlock(desk, daemon)
         expect(desk.page.locator("#promise-words")).to_contain_text("At most 5 % of the answers")
@@ -51,7 +41,7 @@ def test_the_operator_sees_promise_certificate_coverage_and_measured_risk(tmp_pa
 
         with daemon.client() as visitors:
             for _ in range(40):
-                told = ask(daemon, QUESTIONS[0])
+                told = daemon.ask(QUESTIONS[0])
                 if told["certificate"] is None:
                     break
                 rating = {"event_id": told["event_id"], "rating": "wrong"}
@@ -68,4 +58,4 @@ def test_the_operator_sees_promise_certificate_coverage_and_measured_risk(tmp_pa
 
         live.get_by_role("button", name="Trust it again").click()
         expect(desk.page.locator("#live-said")).to_contain_text("is in force again")
-        until(lambda: ask(daemon, QUESTIONS[0])["certificate"] == promised.id, "the device answers again")
+        until(lambda: daemon.ask(QUESTIONS[0])["certificate"] == promised.id, "the device answers again")
