@@ -38,7 +38,7 @@ from agent.messages import (
     Question,
     Stage,
 )
-from agent.sessions import Sessions
+from agent.sessions import Sessions, in_context
 from agent.telemetry.journal import Event, Journal
 from agent.telemetry.metrics import Metrics
 
@@ -295,11 +295,13 @@ class Assistant:
 
     @staticmethod
     def _inquiry(work: Work, verdict: Verdict, wait_s: float | None) -> Inquiry:
+        # What was found with the words of a turn that must stay would tell what it was about.
+        may_leave = in_context(work.text, work.window) == in_context(work.text, work.leaving)
         return Inquiry(
             event_id=work.event_id,
             text=work.text,
             session=work.question.session,
-            passages=work.retrieval.quotes[: prompts.PASSAGES] if work.retrieval else (),
+            passages=work.retrieval.quotes[: prompts.PASSAGES] if work.retrieval and may_leave else (),
             history=work.leaving,
             language=work.language,
             collection=work.collection,

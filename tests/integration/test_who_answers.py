@@ -287,6 +287,20 @@ def test_what_stayed_on_the_device_does_not_leave_as_history(device: RunningDaem
     assert not [text for text in sent if "parrot" in text or "night watch" in text]
 
 
+def test_what_was_found_with_a_private_questions_words_stays_too(device: RunningDaemon) -> None:
+    """A follow-up is searched with the question before it: what it finds says what that was about."""
+
+    def sent(session: str) -> str:
+        body = {"question": "And is it dear on Sundays?", "session": session}
+        with device.client(operator=True) as client:
+            return str(client.post("/v1/explain", json=body).raise_for_status().json()["request"]["payload"])
+
+    ask(device, KNOWN, session="open")
+    ask(device, KNOWN, session="closed", private=True)
+    assert DOCUMENT["text"] in sent("open")
+    assert "mbrella" not in sent("closed")
+
+
 def test_status_prints_promise_coverage_and_budget(device: RunningDaemon) -> None:
     ask(device)
     printed = device.cli("status").stdout
