@@ -7,6 +7,13 @@ from typing import Any
 from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json, print_table, size
 
+_NOT_ASKED = {
+    "escalation_disabled": "never asked (escalation_disabled: without escalation.enabled, or under the policy local-only)",
+    "no_path": "cannot be asked (no_path: neither an endpoint nor OPENAI_BASE_URL nor a broker is configured)",
+    "budget_exhausted": "not asked until tomorrow (budget_exhausted)",
+}
+"""Why no question goes to the cloud, in words."""
+
 
 def status(url: Url = DEFAULT_URL, state: State = None, json: Json = False) -> None:
     """Show models, memory, queue, the promise, the cloud, knowledge and decisions."""
@@ -90,7 +97,7 @@ def _print_promise(found: dict[str, Any]) -> None:
             f" {_share(serving['escalation_rate'])} escalated, {serving['handoff']} handed over"
         )
     waiting = way["outbox"]["waiting"]
-    line = way["reason"] or ("online" if way["online"] else "offline")
+    line = _NOT_ASKED.get(way["reason"], way["reason"]) or ("online" if way["online"] else "offline")
     full = _share(way["outbox"]["bytes"] / way["outbox"]["limit_bytes"])
     with_people = way["outbox"]["handed_off"]
     console().print(f"cloud: {line}; {waiting} waiting, {with_people} with a person, outbox {full} full", markup=False)

@@ -131,6 +131,7 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
         assert "no documents yet" in fresh.cli("knowledge", "list").stdout
         assert "nobody waits" in fresh.cli("events", "list").stdout
         assert "nothing has left" in fresh.cli("audit", "list").stdout
+        assert "cloud: never asked (escalation_disabled" in fresh.cli("status").stdout
         assert fresh.cli("events", "list", "--json").stdout == ""
         asked = fresh.cli("ask", "Who won?").stdout
         event = re.search(r"outpost events show (evt-\w+)", asked)
