@@ -8,7 +8,7 @@ from agent.cli.http import DEFAULT_URL, Daemon, Json, State, Url
 from agent.cli.screen import console, print_json, print_table, size
 
 _NOT_ASKED = {
-    "escalation_disabled": "never asked (escalation_disabled: without escalation.enabled, or under the policy local-only)",
+    "escalation_disabled": "never asked (escalation_disabled: no escalation.enabled, or the policy local-only)",
     "no_path": "cannot be asked (no_path: neither an endpoint nor OPENAI_BASE_URL nor a broker is configured)",
     "budget_exhausted": "not asked until tomorrow (budget_exhausted)",
 }
