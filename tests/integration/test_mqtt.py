@@ -183,9 +183,10 @@ async def test_an_answer_streams(broker: Broker, both: tuple[RunningGateway, Run
 async def test_a_request_over_the_largest_message_goes_in_parts(
     broker: Broker, both: tuple[RunningGateway, RunningGateway]
 ) -> None:
-    """The device's largest message is 1 KiB; the server counts the prompt's tokens, so all parts came."""
+    """The device's largest message is 1 KiB; the server counts the prompt's tokens, so all parts came. The silence after
+    which a device sends again is longer than it waits: what is lost stays lost here."""
     small = broker.settings(DEVICE).model_copy(update={"max_message_kb": 1})
-    async with device(small) as path:
+    async with device(small, silence_s=60) as path:
         short = await answer(path, request("lift"))
         reply = await answer(path, request("lift " * 300))
         long = await answer(path, request("lift " * 300, max_tokens=300))
@@ -244,7 +245,8 @@ async def test_requests_survive_a_broker_that_is_killed(
     async with device(broker.settings(DEVICE)) as path:
         with upstream.frozen():
             asking = [asyncio.create_task(answer(path, request())) for _ in range(8)]
-            await until(lambda: sum(gateway.metric("running") for gateway in both) == 8, "all are at work")
+            # more than eight where one was sent again meanwhile, and the other gateway took it
+            await until(lambda: sum(gateway.metric("running") for gateway in both) >= 8, "all are at work")
             assert all(gateway.metric("running") for gateway in both), "they share the load"
             broker.kill()
             await until(lambda: not path.online(), "the device notices")
