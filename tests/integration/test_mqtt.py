@@ -183,8 +183,8 @@ async def test_an_answer_streams(broker: Broker, both: tuple[RunningGateway, Run
 async def test_a_request_over_the_largest_message_goes_in_parts(
     broker: Broker, both: tuple[RunningGateway, RunningGateway]
 ) -> None:
-    """The device's largest message is 1 KiB; the server counts the prompt's tokens, so all parts came. The silence after
-    which a device sends again is longer than it waits: what is lost stays lost here."""
+    """The device's largest message is 1 KiB; the server counts the prompt's tokens, so all parts came. The silence
+    after which a device sends again is longer than it waits: what is lost stays lost here."""
     small = broker.settings(DEVICE).model_copy(update={"max_message_kb": 1})
     async with device(small, silence_s=60) as path:
         short = await answer(path, request("lift"))
