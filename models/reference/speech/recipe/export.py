@@ -23,8 +23,6 @@ from . import NAME
 from .data import WINDOW_S
 from .model import MELS
 
-FILES = ("model.bin", "config.json", "vocabulary.json", "tokenizer.json", "preprocessor_config.json")
-
 
 class Weights:
     """Our parameters by name, as CTranslate2 wants them."""

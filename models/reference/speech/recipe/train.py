@@ -191,7 +191,7 @@ def losses(network: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tens
 
 def rate(step: int, steps: int) -> float:
     """Warm-up, plateau, linear decay over the last half."""
-    return min(1.0, (step + 1) / WARM_UP) * min(1.0, max(0.01, (steps - step) / (0.5 * steps)))
+    return min(1.0, (step + 1) / min(WARM_UP, 1 + steps // 10)) * min(1.0, max(0.01, (steps - step) / (0.5 * steps)))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         for optimiser in optimisers:
             optimiser.step()
-        decay = min(EMA, (step - begun + 1) / (step - begun + 10)) if step < 5000 else EMA
+        decay = min(EMA, (step + 1) / (step + 10))
         with torch.no_grad():
             for name, value in model.named_parameters():
                 average[name].lerp_(value, 1 - decay)
