@@ -82,7 +82,7 @@ class Cache:
             row: Any = next(db.execute(f"{query} AND words = ? ORDER BY id DESC", (*scope, asked)), None)
             return None if row is None else int(row[0])
 
-        found = await self._store.run(same)
+        found = await self._store.submit(same)
         return await self._alike(inquiry.text, scope) if found is None else (found, None)
 
     async def keep(self, inquiry: Inquiry, reply: CloudReply) -> None:
@@ -164,7 +164,7 @@ class Cache:
             best = int(cosines.argmax())
             return (int(rows[best][0]), round(float(cosines[best]), 4)) if cosines[best] >= threshold else None
 
-        return await self._store.run(search)
+        return await self._store.submit(search)
 
 
 def words(text: str) -> str:

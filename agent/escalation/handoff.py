@@ -161,7 +161,7 @@ class Announcer:
             ).fetchall()
             return tuple(_Notice(*row) for row in rows)
 
-        return await self._store.run(select)
+        return await self._store.submit(select)
 
     async def _done(self, channel: Channel, notice: _Notice) -> None:
         await self._store.execute(

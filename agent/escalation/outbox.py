@@ -100,7 +100,7 @@ class Outbox:
             free = [row for row in rows if row[0] not in busy][:limit]
             return tuple(Waiting(load(sent), *rest) for _, sent, *rest in free)
 
-        return await self._store.run(select)
+        return await self._store.submit(select)
 
     async def defer(self, event_id: str, delay_s: float, reason: str) -> None:
         """Try again in ``delay_s`` seconds at the earliest; ``reason`` is a stable code."""
@@ -247,7 +247,7 @@ class Outbox:
                 raise NotFound(f"no question {event_id!r} is waiting", remedy="Answers are kept for a day.")
             return case_of(row)
 
-        return await self._store.run(select)
+        return await self._store.submit(select)
 
     async def ended(self, event_ids: Collection[str]) -> list[str]:
         """Those of these events that wait for the cloud no longer, or are not here."""
@@ -259,7 +259,7 @@ class Outbox:
                 id for (id,) in db.execute(f"SELECT value FROM json_each(?) WHERE value NOT IN ({waiting})", (given,))
             ]
 
-        return await self._store.run(select)
+        return await self._store.submit(select)
 
     async def watch(self, event_id: str, timeout_s: float, seen: State | None = None) -> Case:
         """The case once it is final or its state is another than ``seen`` (default: than it is now), or as it is when
