@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-CLIPS, STEPS, DIGIT_STEPS = 60000, 12000, 600
+CLIPS, STEPS, DIGIT_STEPS = 80000, 12000, 600
 TINY = ("--size", "8", "--width", "64", "--layers", "2")
 
 

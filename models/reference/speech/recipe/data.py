@@ -1,6 +1,6 @@
 """Clips for training: synthesised, disturbed, turned into log-mel by faster-whisper's own extractor, kept on disk.
 
-    python -m recipe.data --out build --clips 40000        goes on where it was interrupted
+    python -m recipe.data --out build --clips 80000        goes on where it was interrupted
 
 A shard is clips/NNNN.npy, float16 frames of all its clips one after the other, and clips/NNNN.json about each clip.
 """
@@ -216,7 +216,7 @@ def real_clips(folder: Path, copies: int, seed: int) -> Iterator[tuple[np.ndarra
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build"))
-    parser.add_argument("--clips", type=int, default=40000)
+    parser.add_argument("--clips", type=int, default=80000)
     parser.add_argument("--digits", type=Path, help="folder of the Free Spoken Digit Dataset")
     parser.add_argument("--copies", type=int, default=6, help="of every real recording")
     options = parser.parse_args(arguments)
