@@ -1,7 +1,8 @@
 """The configuration: one frozen tree, loaded once, validated once.
 
 Read from TOML (``--config``, else ``/etc/outpost/agent.toml`` where it exists, else the shipped laptop.toml);
-``OUTPOST_SECTION__FIELD`` variables override single fields. Unknown keys are errors that name the nearest known key.
+``OUTPOST_SECTION__FIELD`` variables override single fields. Unknown keys, and unknown variables that begin with
+``OUTPOST_``, are errors that name the nearest known one.
 Every field says its unit. Nothing is validated again after `load`.
 """
 
@@ -24,6 +25,9 @@ Policy = Literal["certified", "best-effort", "local-only", "cloud-first"]
 RouteName = Literal["intent", "quote", "generated", "cache"]
 """What may be certified: the device's own answers, and from which likeness on two questions are one."""
 SYSTEM_CONFIG = Path("/etc/outpost/agent.toml")
+_PLAIN = frozenset({"OUTPOST_STATE", "OUTPOST_TOKEN", "OUTPOST_URL"})
+"""Variables of the command line."""
+_OF_TESTS = frozenset({"OUTPOST_EMBEDDING_MODEL", "OUTPOST_SCREENSHOTS", "OUTPOST_SHARED_DATA"})
 
 
 class _Section(BaseModel):
@@ -284,17 +288,33 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _override(data: dict[str, Any], env: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """Put the variables' values into ``data``; which variable set which field."""
+    """Put the variables' values into ``data``; which variable set which field. Raises ConfigError for
+    one that is not known."""
     overridden = {}
     for name, value in env.items():
-        if not name.startswith("OUTPOST_") or "__" not in name:
+        if not name.startswith("OUTPOST_") or name in _PLAIN | _OF_TESTS:
             continue
+        if "__" not in name:
+            raise ConfigError(f"the variable {name} is not known{_nearest_variable(name)}", remedy="Mend it, or unset it.")
         section, _, key = name.removeprefix("OUTPOST_").lower().partition("__")
         table = data.setdefault(section, {})
         if isinstance(table, dict):
             table[key] = _parse(value)
             overridden[section, key] = name
     return overridden
+
+
+def _nearest_variable(name: str) -> str:
+    """`` (did you mean ...?)`` for a variable that is neither plain nor a field's."""
+    fields = [
+        f"{section}__{key}".upper()
+        for section, about in Config.model_fields.items()
+        if isinstance(about.annotation, type) and issubclass(about.annotation, BaseModel)
+        for key in about.annotation.model_fields
+    ]
+    plain = [known.removeprefix("OUTPOST_") for known in sorted(_PLAIN)]
+    matches = difflib.get_close_matches(name.removeprefix("OUTPOST_"), [*plain, *fields], n=1, cutoff=0.5)
+    return f"; did you mean OUTPOST_{matches[0]}?" if matches else "; a field is set by OUTPOST_SECTION__FIELD"
 
 
 def _parse(value: str) -> Any:

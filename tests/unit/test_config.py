@@ -98,3 +98,24 @@ def test_loopback_is_told_apart(host: str, loopback: bool) -> None:
 def test_a_mistyped_variable_is_named_itself(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"variable OUTPOST_SERVER__PROT.*did you mean 'port'"):
         load(write(tmp_path, ""), env={"OUTPOST_SERVER__PROT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("OUTPOST_RISK_EPSILON", "did you mean OUTPOST_RISK__EPSILON?"),
+        ("OUTPOST_SERVER_PROT", "did you mean OUTPOST_SERVER__PORT?"),
+        ("OUTPOST_TOKN", "did you mean OUTPOST_TOKEN?"),
+        ("OUTPOST_XYZZY", "OUTPOST_SECTION__FIELD"),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_an_error(tmp_path: Path, name: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, ""), env={name: "0.1"})
+    assert name in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_variables_for_others_are_left_alone(tmp_path: Path) -> None:
+    names = ("OUTPOST_URL", "OUTPOST_TOKEN", "OUTPOST_STATE", "OUTPOST_EMBEDDING_MODEL", "OUTPOST_SHARED_DATA", "HOME")
+    assert load(write(tmp_path, ""), env=dict.fromkeys(names, "x")) == Config()
