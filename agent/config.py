@@ -295,7 +295,9 @@ def _override(data: dict[str, Any], env: Mapping[str, str]) -> dict[tuple[str, s
         if not name.startswith("OUTPOST_") or name in _PLAIN | _OF_TESTS:
             continue
         if "__" not in name:
-            raise ConfigError(f"the variable {name} is not known{_nearest_variable(name)}", remedy="Mend it, or unset it.")
+            raise ConfigError(
+                f"the variable {name} is not known{_nearest_variable(name)}", remedy="Mend it, or unset it."
+            )
         section, _, key = name.removeprefix("OUTPOST_").lower().partition("__")
         table = data.setdefault(section, {})
         if isinstance(table, dict):
