@@ -40,6 +40,11 @@ _HOUSEKEEPING_S = 1.0
 _PING_S = 5.0
 _SPARE_CONNECTIONS = 64
 """Connections beyond four times the queue: status polls, long conversations of idle pages."""
+_WITHOUT_USE = {
+    "no_path": "none will: neither an endpoint nor OPENAI_BASE_URL nor a broker is configured.",
+    "escalation_disabled": "none will: assistant.policy is local-only.",
+}
+"""What a consent comes to, by why the cloud may not be asked all the same."""
 _log = logging.getLogger("outpost")
 
 
@@ -143,6 +148,8 @@ async def _announce(services: Services, condition: Condition, listener: socket.s
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     print(f"Outpost {__version__} listens on http://{address}:{port}", file=sys.stderr, flush=True)
+    if services.config.escalation.enabled and (idle := _WITHOUT_USE.get(services.reach.escalator.allowed() or "")):
+        print(f"Questions may leave this device, but {idle}", file=sys.stderr, flush=True)
 
 
 async def _keep_house(services: Services) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from agent.config import Config
+    from agent.escalation.link import MqttLink
 
 _DRAIN_S = 20.0
 
@@ -89,9 +90,19 @@ async def _run(config: Config) -> None:
         async with serving, link:
             with _metrics_server(config.gateway.metrics_host, config.gateway.metrics_port, metrics.registry):
                 where = f"{config.mqtt.host}:{config.mqtt.port}"
-                print(f"Outpost gateway {name} serves the devices at {where}", file=sys.stderr, flush=True)
-                await stopping.wait()
+                print(f"Outpost gateway {name} connects to {where}", file=sys.stderr, flush=True)
+                async with asyncio.TaskGroup() as tasks:
+                    telling = tasks.create_task(_tell_serving(link, name, where), name="gateway:announce")
+                    await stopping.wait()
+                    telling.cancel()
                 await serving.drain(_DRAIN_S)
+
+
+async def _tell_serving(link: MqttLink, name: str, where: str) -> None:
+    """Once there is a broker; until then the link logs why there is none, and tries again."""
+    while not await link.wait_online(60.0):
+        pass
+    print(f"Outpost gateway {name} serves the devices at {where}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

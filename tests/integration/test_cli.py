@@ -179,6 +179,22 @@ def test_models_work_without_a_daemon(tmp_path: Path) -> None:
     assert "qwen3-0.6b" in typo.stderr
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "none will: neither an endpoint nor OPENAI_BASE_URL nor a broker is configured"),
+        ({"OUTPOST_ASSISTANT__POLICY": "local-only"}, "none will: assistant.policy is local-only"),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_MODEL": "m"}, ""),
+    ],
+)
+def test_a_consent_that_comes_to_nothing_is_told_at_start(tmp_path: Path, settings: dict[str, str], told: str) -> None:
+    alone = {"OUTPOST_MODELS__TEXT": "", "OUTPOST_MODELS__RANKER": ""}
+    with running_daemon(tmp_path, settings={**alone, **settings}, arguments=("--cloud",)) as daemon:
+        log = daemon.log.read_text(encoding="utf-8")
+        assert told in log
+        assert ("Questions may leave" in log) == bool(told)
+
+
 def test_the_version_is_told() -> None:
     assert outpost("--version").stdout.startswith("outpost 0.")
 
