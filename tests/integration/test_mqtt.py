@@ -210,6 +210,20 @@ async def test_a_request_over_the_stated_limit_is_refused_and_never_sent(broker:
         assert path.traffic.requests == 0
 
 
+async def test_a_gateway_says_that_it_serves_when_it_has_a_broker(
+    tmp_path: Path, authority: Authority, upstream: RunningDaemon
+) -> None:
+    with running_broker(tmp_path / "broker", authority) as own:
+        own.kill()
+        with running_gateway(tmp_path, own, upstream.url + "/v1", TINY, name="early", wait=False) as gateway:
+            told = gateway.log.read_text
+            await until(lambda: "no connection to localhost" in told(), "the gateway looks for its broker", 60)
+            assert "early connects to localhost" in told()
+            assert "serves" not in told()
+            own.start()
+            await until(lambda: "early serves the devices" in told(), "the gateway serves", 60)
+
+
 # ---------------------------------------------------------------- losses
 
 
@@ -464,6 +478,30 @@ async def test_a_client_without_a_certificate_stays_out(broker: Broker, authorit
     async with link:
         await until(lambda: bool(link.problem), "the broker refuses")
         assert not link.online()
+
+
+async def test_a_user_with_the_right_password_is_let_in_and_one_with_a_wrong_one_is_not(
+    authority: Authority, tmp_path: Path
+) -> None:
+    password, wrong = tmp_path / "password", tmp_path / "wrong"
+    password.write_text("a long secret\n", encoding="utf-8")
+    wrong.write_text("another one\n", encoding="utf-8")
+    with running_broker(tmp_path / "broker", authority, passwords={DEVICE: "a long secret"}) as broker:
+        settings = Mqtt(
+            host="localhost", port=broker.port, ca_file=authority.ca, username=DEVICE, password_file=password
+        )
+        heard: list[Received] = []
+        link = MqttLink(settings, client_id="outpost-hall-kiosk", prefix=f"outpost/{DEVICE}")
+        link.handle(f"outpost/{DEVICE}/ask", heard.append)
+        async with link:
+            assert await link.wait_online(20), link.problem
+            await link.publish("events", b"{}")
+        for refused in ({"password_file": wrong}, {"username": "nobody"}, {"username": "", "password_file": None}):
+            stranger = MqttLink(settings.model_copy(update=refused), client_id="stranger", prefix=f"outpost/{DEVICE}")
+            async with stranger:
+                await until(lambda link=stranger: bool(link.problem), "the broker refuses")  # type: ignore[misc]
+                assert not stranger.online()
+                assert "uthori" in stranger.problem
 
 
 async def test_a_broker_of_another_authority_hears_nothing(broker: Broker, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A real mosquitto on a free port: TLS with client certificates, an ACL, TCP_NODELAY; tests kill and start it again.
 
-A client's certificate names its user (the CN), and the ACL is by user, as in docs/mqtt.md.
+A client's certificate names its user (the CN), and the ACL is by user, as in docs/mqtt.md; or passwords do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +52,14 @@ def mosquitto() -> str:
     if found is None:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
     return found
+
+
+def _password_file(folder: Path, passwords: Mapping[str, str]) -> Path:
+    file = folder / "passwords"
+    file.touch(0o600)
+    for user, password in passwords.items():
+        subprocess.run(["mosquitto_passwd", "-b", str(file), user, password], check=True, capture_output=True)
+    return file
 
 
 @dataclass(frozen=True)
@@ -151,8 +159,16 @@ class Broker:
 
 
 @contextlib.contextmanager
-def running_broker(folder: Path, authority: Authority, *, acl: str = ACL, further: str = "") -> Iterator[Broker]:
-    """A broker with this ACL and further lines of configuration."""
+def running_broker(
+    folder: Path,
+    authority: Authority,
+    *,
+    acl: str = ACL,
+    further: str = "",
+    passwords: Mapping[str, str] | None = None,
+) -> Iterator[Broker]:
+    """A broker with this ACL and further lines of configuration; with ``passwords`` (by user) clients need no
+    certificate."""
     folder.mkdir(parents=True, exist_ok=True)
     cert, key = authority.pair("server")
     (folder / "acl").write_text(acl, encoding="ascii")
@@ -160,10 +176,13 @@ def running_broker(folder: Path, authority: Authority, *, acl: str = ACL, furthe
     port = free_port()
     config = folder / "mosquitto.conf"
     user = "user root\n" if os.geteuid() == 0 else ""
+    known = "require_certificate true\nuse_identity_as_username true\n"
+    if passwords is not None:
+        known = f"password_file {_password_file(folder, passwords)}\n"
     config.write_text(
         f"{user}per_listener_settings false\npersistence false\nset_tcp_nodelay true\nallow_anonymous false\n"
         f"listener {port} 127.0.0.1\ncafile {authority.ca}\ncertfile {cert}\nkeyfile {key}\n"
-        f"require_certificate true\nuse_identity_as_username true\nacl_file {folder / 'acl'}\n"
+        f"{known}acl_file {folder / 'acl'}\n"
         f"log_type error\nlog_type warning\nlog_type notice\n{further}",
         encoding="ascii",
     )
