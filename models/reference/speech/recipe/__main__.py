@@ -86,7 +86,7 @@ def main() -> None:
     saved = torch.load(options.out / f"{name}.pt", map_location="cpu")
     figures: dict[str, Any] = {
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        "parameters": sum(v.numel() for n, v in saved["model"].items() if not n.startswith("ctc")),
+        "parameters": sum(v.numel() for n, v in saved["model"].items() if not n.startswith(("ctc", "places"))),
         "steps": saved["step"],
         "clips": saved["heard"],
         "cpu_minutes": round(saved["seconds"] / 60, 1),

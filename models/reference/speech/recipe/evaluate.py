@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 from collections import defaultdict
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from .voices import ABROAD_HELD, ACCENTS, HELD_ACCENTS, Espeak, Voice
 
 SEED = 900_001  # never used in training
 FRAMES = int(WINDOW_S * 100)
+MOST_TOKENS = 120  # CTranslate2 stops at about half of what it is told
 NO_TEXT = -10.0  # stands for the log-probability of a transcript without words
 
 
@@ -54,7 +54,12 @@ class Examinee:
     def hear(self, samples: np.ndarray, beam: int = 5) -> Heard:
         """What faster-whisper makes of it with a prompt without timestamps."""
         segments, _ = self.model.transcribe(
-            samples, beam_size=beam, without_timestamps=True, chunk_length=int(WINDOW_S), temperature=0.0
+            samples,
+            beam_size=beam,
+            without_timestamps=True,
+            chunk_length=int(WINDOW_S),
+            temperature=0.0,
+            max_new_tokens=MOST_TOKENS,
         )
         found = list(segments)
         if not found:
@@ -74,12 +79,12 @@ def distance(said: list[str], heard: list[str]) -> int:
     return row[-1]
 
 
-def auroc(positive: list[float], negative: list[float]) -> float:
-    """Chance that one of the first scores above one of the second."""
+def auroc(positive: list[float], negative: list[float]) -> float | None:
+    """Chance that one of the first scores above one of the second; None where there are none."""
     if not positive or not negative:
-        return math.nan
+        return None
     values = np.array(negative)
-    return float(np.mean([(p > values).mean() + 0.5 * (p == values).mean() for p in positive]))
+    return round(float(np.mean([(p > values).mean() + 0.5 * (p == values).mean() for p in positive])), 4)
 
 
 class Tally:
@@ -105,7 +110,7 @@ class Tally:
             "wer": round(self.wrong / max(1, self.words), 4),
             "exact": round(self.exact / max(1, self.clips), 4),
             "empty": round(self.empty / max(1, self.clips), 4),
-            "auroc_right_wrong": round(auroc(self.right_scores, self.wrong_scores), 3),
+            "auroc_right_wrong": auroc(self.right_scores, self.wrong_scores),
         }
 
 
@@ -176,7 +181,7 @@ def outside(examinee: Examinee, inside: list[float], texts: list[str], count: in
         figures[name] = {
             "clips": len(scores),
             "came_back_as_words": round(wordy / len(scores), 4),
-            "auroc_log_probability": round(auroc(inside, scores), 4),
+            "auroc_log_probability": auroc(inside, scores),
         }
     return figures
 

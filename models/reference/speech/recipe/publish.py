@@ -56,7 +56,7 @@ def table(figures: dict[str, Any]) -> str:
         row = figures["phrases"][key]
         lines.append(
             f"| {name} | {row['clips']} | {row['wer']:.3f} | {row['exact']:.3f} | {row['empty']:.3f} "
-            f"| {row['auroc_right_wrong']:.3f} |"
+            f"| {row['auroc_right_wrong'] or 0:.3f} |"
         )
     lines += ["", "| what is not for it | clips | came back as words | AUROC of log-probability, phrases against it |"]
     lines.append("|---|---|---|---|")
