@@ -28,6 +28,7 @@ from agent.confidence.outcome import Outcome
 from agent.config import Promise, Risk, RouteName
 from agent.dependencies import NONE
 from agent.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from agent.gathering import KEYWORD_ONLY
 from agent.library import Library
 from agent.messages import Document, Question
 from agent.understanding import Understanding
@@ -87,7 +88,8 @@ class Calibrated:
 
 
 class Calibrating:
-    """Calibrates the device it runs on, one calibration at a time."""
+    """Calibrates the device it runs on, one calibration at a time. ``by_keywords``: the configuration names no
+    embedding model, so search by keywords alone is this device as it is and no gap."""
 
     def __init__(
         self,
@@ -99,7 +101,9 @@ class Calibrating:
         dependencies: Dependencies,
         *,
         min_confidence: float,
+        by_keywords: bool = False,
     ) -> None:
+        self._by_keywords = by_keywords
         self._assistant = assistant
         self._library = library
         self._understanding = understanding
@@ -205,6 +209,9 @@ class Calibrating:
         """A part that was loading or late gets another chance: what is to be learnt is the device at its best."""
         for _ in range(_TRIES):
             examined = await self._assistant.examine(question)
+            if self._by_keywords:
+                expected = tuple(note for note in examined.notes if note != KEYWORD_ONLY)
+                examined = replace(examined, notes=expected)
             quoted = [answer.evidence.features for answer in examined.answers if answer.evidence.route == "quote"]
             if not examined.notes and not any(absent(features, depends_on) for features in quoted):
                 break

@@ -41,6 +41,8 @@ from agent.messages import (
 from agent.sessions import in_context
 
 ANSWER_TOKENS = 96
+KEYWORD_ONLY = "keyword search only: embeddings are missing"
+"""The note of an answer that was searched for by keywords alone."""
 
 
 class TextModel(Protocol):
@@ -182,7 +184,7 @@ class Gatherer:
         query = in_context(work.text, work.window)
         work.retrieval = await self._retriever.retrieve(query, work.collection)
         if work.retrieval.mode == "keyword":
-            work.notes.append("keyword search only: embeddings are missing")
+            work.notes.append(KEYWORD_ONLY)
         work.notes.extend(work.retrieval.notes)
         if work.retrieval.quotes:
             features = signals.quote(query, work.retrieval)

@@ -173,6 +173,7 @@ async def parts(config: Config, state: Path) -> AsyncIterator[tuple[Services, Co
             config.risk,
             dependencies,
             min_confidence=config.assistant.min_confidence,
+            by_keywords=not config.models.embedding,
         )
         await calibrating.sweep()
         services = Services(

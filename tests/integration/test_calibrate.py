@@ -3,6 +3,7 @@ depend on. The promises here are loose on purpose: these tests are about the mec
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,18 @@ import httpx
 import pytest
 
 from agent.confidence.certificate import parse
+from agent.telemetry.labels import Example, Labels
 from tests.integration.conftest import install_embedding
 from tests.simulators.daemon import DEMO, ROOT, RunningDaemon, running_daemon
 from tests.simulators.waiting import until
 
 UTTERANCES = ROOT / "models" / "reference" / "certificates" / "intents.jsonl"
 QUESTIONS = ROOT / "models" / "reference" / "natural-dev" / "questions.jsonl"
+FIGURES = [
+    f"{colour} {animal}"
+    for colour in ("amber", "bronze", "crimson", "golden", "ivory", "marble", "purple", "silver", "wooden")
+    for animal in ("badger", "camel", "dolphin", "elephant", "falcon", "giraffe", "heron", "lion", "otter", "zebra")
+]
 SETTINGS = {"OUTPOST_MODELS__TEXT": "", "OUTPOST_RISK__EPSILON": "0.35", "OUTPOST_RISK__COVERAGE_FLOOR": "0.05"}
 
 
@@ -112,6 +119,40 @@ def test_the_devices_own_collection_can_be_asked(device: RunningDaemon, tmp_path
     assert done.returncode == 1
     assert json.loads(done.stdout)["outcomes"][0]["reason"] == "too_few_labels"
     assert "venue" in device.cli("knowledge", "list", "--json").stdout
+
+
+@pytest.mark.timeout(200)
+async def test_a_device_by_keywords_is_calibrated_on_what_it_was_taught(tmp_path: Path) -> None:
+    """Search by keywords is no gap where the configuration names no embedding model."""
+    pages = {f"{name}.md": f"# The {name}\n\nThe {name} stands in room {at}.\n" for at, name in enumerate(FIGURES, 500)}
+    asked = [(f"Where does the {name} stand?", (f"room {at}",)) for at, name in enumerate(FIGURES, 500)]
+    asked += [(f"Which museum in Paris bought a painting of an {name}?", ()) for name in FIGURES[::2]]
+    async with Labels(tmp_path / "labels.db", keep=len(asked)) as labels:
+        for at, (question, answers) in enumerate(asked):
+            await labels.add_example(f"evt-{at}", None, _taught(question, answers))
+    (tmp_path / "pages").mkdir()
+    for file, text in pages.items():
+        (tmp_path / "pages" / file).write_text(text, encoding="utf-8")
+    by_keywords = {"OUTPOST_MODELS__EMBEDDING": "", "OUTPOST_MODELS__RANKER": "", "OUTPOST_RISK__KEEP_EXAMPLES": "500"}
+    with running_daemon(tmp_path, settings={**SETTINGS, **by_keywords}) as device:
+        await asyncio.to_thread(device.cli, "knowledge", "add", "-c", "house", str(tmp_path / "pages"))
+        done = await asyncio.to_thread(device.cli, "calibrate", "answers", "--from-events", "--json")
+        found = json.loads(done.stdout)
+        (outcome,) = found["outcomes"]
+        assert (outcome["route"], outcome["reason"], found["notes"]) == ("quote", "certified", {})
+        assert outcome["certificate"]["n"] + outcome["certificate"]["tuned_on"] == len(asked)
+        assert outcome["certificate"]["depends_on"]["embedding"] == "none"
+        assert standing(device, "quote")["certificate"] == outcome["id"]
+        told = await asyncio.to_thread(device.ask, asked[0][0], collection="house")
+        assert (told["decision"], told["retrieval"], told["certificate"]) == ("local", "keyword", outcome["id"])
+
+
+def _taught(question: str, answers: tuple[str, ...]) -> Example:
+    """What an audit leaves of a question."""
+    return Example(
+        question=question, answers=answers, collection="house", language="en", route="quote", answer="", right=False,
+        source="audit", confidence=0.5, features={}, share=1.0, at=1.0,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
