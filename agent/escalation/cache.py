@@ -86,13 +86,17 @@ class Cache:
         return await self._alike(inquiry.text, scope) if found is None else (found, None)
 
     async def keep(self, inquiry: Inquiry, reply: CloudReply) -> None:
-        """Remember an answer; the caller vouches that the question holds nothing personal."""
+        """Remember an answer; the caller vouches that the question holds nothing personal. One of a session only while
+        the outbox has its question: what was deleted meanwhile does not come back by its answer."""
         if self._keep_s <= 0 or inquiry.history:
             return
         model, vector = await self._embedded(inquiry.text)
         now = self._clock()
 
         def insert(db: apsw.Connection) -> None:
+            known = "SELECT 1 FROM inquiry WHERE event_id = ?"
+            if inquiry.session is not None and next(db.execute(known, (inquiry.event_id,)), None) is None:
+                return
             scope = (inquiry.collection, inquiry.language, _basis(inquiry), words(inquiry.text))
             db.execute("DELETE FROM cached WHERE expires_at <= ?", (now,))
             where = "collection = ? AND language = ? AND basis = ? AND words = ?"

@@ -271,7 +271,7 @@ class Escalator:
             await self._outbox.withdraw(self._abandoned[-1])
             self._abandoned.pop()
         while self._learnt:
-            inquiry, reply = self._learnt.pop()
+            inquiry, reply = self._learnt.pop(0)
             if self._cache is not None:
                 await self._cache.keep(inquiry, reply)
 
@@ -327,7 +327,7 @@ class Escalator:
             _log.info("a second answer to %s was dropped", event_id)
         elif not case.personal and not reply.cut and len(row.request.messages) == _WITHOUT_HISTORY:
             found = tuple(Quote("", "", "", text, 0.0) for text in case.passages)
-            inquiry = Inquiry(event_id, case.question, None, found, (), case.language, case.collection)
+            inquiry = Inquiry(event_id, case.question, row.session, found, (), case.language, case.collection)
             self._learnt.append((inquiry, reply))
         return True
 

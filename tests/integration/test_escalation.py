@@ -15,7 +15,7 @@ import pytest
 from agent.config import Assistant as AssistantConfig
 from agent.config import Config, Endpoint, Escalation, Handoff
 from agent.errors import BudgetExhausted, CloudRefused, ConfigError, NotFound, PrivacyFailed, StorageFull
-from agent.escalation.cases import Case
+from agent.escalation.cases import Case, set_within
 from agent.escalation.reach import Reach, reach
 from agent.messages import CloudDelta, CloudReply, Deferred, Inquiry
 from tests.simulators.faulty_cloud import (
@@ -133,6 +133,41 @@ async def test_the_same_question_is_answered_again_without_asking(cloud: FaultyC
         await asked(parts, Inquiry("evt-4", NAME))
         await asked(parts, Inquiry("evt-5", NAME))
         assert len(cloud.asked) == times + 2, "a question with a name in it is never kept"
+
+
+async def test_an_answer_that_is_not_yet_kept_when_its_session_is_forgotten_never_is(
+    cloud: FaultyCloud, tmp_path: Path
+) -> None:
+    """Those that were kept are deleted with the session, the one that came late like the one that came at once."""
+    at_once, late, unkept = (f"When does the {which} boat leave?" for which in ("first", "second", "last"))
+    async with reach(config(cloud.url), tmp_path) as parts:  # nothing is kept while nothing delivers
+        await asked(parts, Inquiry("evt-1", at_once, session="s"))
+        await asked(parts, Inquiry("evt-2", late, session="s", wait_s=0.0))
+        delivering = asyncio.create_task(parts.run())
+        await answered(parts, "evt-2")
+        await _kept(parts, late)
+        delivering.cancel()
+        await asyncio.wait({delivering})
+        await asked(parts, Inquiry("evt-3", unkept, session="s"))
+        assert await parts.outbox.forget("s") == 3
+        delivering = asyncio.create_task(parts.run())
+        await asked(parts, Inquiry("evt-4", "Is there a harbour?"))
+        await _kept(parts, "Is there a harbour?")
+        times = len(cloud.asked)
+        for number, question in enumerate((at_once, late, unkept)):
+            *_, again = await asked(parts, Inquiry(f"evt-again-{number}", question))
+            assert isinstance(again, CloudReply)
+            assert not again.cached, question
+        assert len(cloud.asked) == times + 3
+        delivering.cancel()
+        await asyncio.wait({delivering})
+
+
+async def _kept(parts: Reach, question: str) -> None:
+    """Once the answer to it is given again; those that came before it have been seen to, too."""
+    async with asyncio.timeout(10):
+        while await parts.escalator.preview(Inquiry("evt-look", question)) is not None:
+            await set_within(parts.outbox.next_change, 0.02)
 
 
 async def test_a_visitor_waits_no_longer_than_they_said(cloud: FaultyCloud, tmp_path: Path) -> None:

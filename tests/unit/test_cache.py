@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.errors import Unavailable
+from agent.errors import NotFound, Unavailable
 from agent.escalation.cache import Cache, Likeness
-from agent.escalation.outbox import Outbox
+from agent.escalation.outbox import KEEP_S, Outbox
 from agent.escalation.store import Store
 from agent.messages import ChatMessage, CloudReply, Inquiry, Quote
 
@@ -106,16 +107,26 @@ async def test_likeness_counts_only_above_a_certified_similarity_of_the_same_mod
 async def test_a_persons_question_is_deleted_with_their_session(tmp_path: Path) -> None:
     """Also when the outbox has long forgotten it: an answer is kept for longer than a day."""
     asked = replace(OPEN, session="visitor-1", text="Where are the spare umbrellas?")
+    world = World(now=time.time())
     async with Store(tmp_path / "a.db") as store:
-        cache = Cache(store, keep_s=HOUR)
+        cache = Cache(store, keep_s=7 * 24 * HOUR, clock=lambda: world.now)
+        outbox = Outbox(store, limit_bytes=1 << 20, person_s=HOUR, clock=lambda: world.now)
+        await outbox.hand_over(asked, "low_confidence", personal=False)
+        await outbox.settle(asked.event_id, NINE.text, "cloud", "near")
         await cache.keep(asked, NINE)
+        world.now += KEEP_S + 1
+        await outbox.expire()
+        with pytest.raises(NotFound):
+            await outbox.get(asked.event_id)
+        assert await cache.find(asked, "key-1") is not None
         await cache.keep(OPEN, NINE)
-        outbox = Outbox(store, limit_bytes=1 << 20, person_s=HOUR)
         assert await outbox.forget("visitor-1") == 1
         assert await outbox.forget("visitor-1") == 0
         assert await cache.find(asked, "key-2") is None
         assert await cache.find(OPEN, "key-3") is not None
         assert b"spare umbrellas" not in await asyncio.to_thread(everything_in, tmp_path)
+        await cache.keep(asked, NINE)
+        assert await cache.find(asked, "key-4") is None, "an answer that was on its way meanwhile"
 
 
 async def test_a_wrong_answer_is_given_to_nobody_again(tmp_path: Path) -> None:
