@@ -324,12 +324,14 @@ async def _stream_completion(
     reply: _Reply, events: Events, body: CompletionRequest, daemon: Services
 ) -> AsyncGenerator[bytes, None]:
     end = GenerationEnd("stop", Usage())
+    told = 0
     async with aclosing(events) as open_events:
         async for event in open_events:
             if isinstance(event, GenerationEnd):
                 end = event
                 continue
-            logprobs = _completion_logprobs(event.logprobs) if body.logprobs is not None else None
+            logprobs = _completion_logprobs(event.logprobs, told) if body.logprobs is not None else None
+            told += sum(len(token.token) for token in event.logprobs)
             choice = {"index": 0, "text": event.text, "finish_reason": None, "logprobs": logprobs}
             yield sse(reply.body([choice], chunk=True))
     daemon.count_tokens(end.usage)
@@ -361,8 +363,9 @@ def _chat_logprobs(tokens: tuple[TokenLogprob, ...]) -> JsonObject:
     return {"content": content, "refusal": None}
 
 
-def _completion_logprobs(tokens: tuple[TokenLogprob, ...]) -> JsonObject:
-    offsets, position = [], 0
+def _completion_logprobs(tokens: tuple[TokenLogprob, ...], position: int = 0) -> JsonObject:
+    """``position``: how many characters of the answer went before."""
+    offsets = []
     for token in tokens:
         offsets.append(position)
         position += len(token.token)

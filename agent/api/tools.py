@@ -20,6 +20,10 @@ from agent.api.wire import ChatRequest, FunctionCall, JsonObject, Message, Tool,
 from agent.engines.grammar import compile_schema
 from agent.errors import InvalidRequest
 
+_NAMED = frozenset({"properties", "$defs", "definitions"})
+"""Keywords that hold schemas by names; a name is no keyword."""
+_DATA = frozenset({"const", "enum", "default", "examples", "example"})
+"""Keywords that hold values: what looks like a schema there is none."""
 _TAGGED = re.compile(r"^\s*<tool_call>(.*?)(</tool_call>)?\s*$", re.DOTALL)
 
 
@@ -92,7 +96,7 @@ class Plan:
             return None
         tool = next((tool for tool in self.tools if tool.function.name == said.get("name")), None)
         arguments = said.get("arguments", {})
-        if tool is None or not _fits(arguments, tool.function.parameters):
+        if tool is None or not _fits(arguments, _parameters(tool)):
             return None
         function = FunctionCall(name=tool.function.name, arguments=json.dumps(arguments, ensure_ascii=False))
         return ToolCallWire(id=f"call_{uuid.uuid4().hex[:24]}", function=function)
@@ -105,14 +109,11 @@ def plan(body: ChatRequest) -> Plan:
             raise InvalidRequest("tool_choice needs tools", remedy="Send the tools too.", param="tool_choice")
         return Plan()
     for number, tool in enumerate(body.tools):
-        try:
-            compile_schema(json.dumps(tool.function.parameters))
-        except InvalidRequest as error:
+        _check(tool, f"tools.{number}.function")
+        if any(tool.function.name == other.function.name for other in body.tools[:number]):
             raise InvalidRequest(
-                f"the parameters of {tool.function.name!r} cannot be enforced: {error.message}",
-                remedy=error.remedy,
-                param=f"tools.{number}.function.parameters",
-            ) from error
+                f"two tools are named {tool.function.name!r}", remedy="Name each otherwise.", param="tools"
+            )
     if body.tool_choice == "none":
         return Plan()
     tools = tuple(body.tools)
@@ -125,23 +126,73 @@ def plan(body: ChatRequest) -> Plan:
     return Plan(tools, _schema(tools) if body.tool_choice == "required" else None)
 
 
+def _check(tool: Tool, where: str) -> None:
+    """Raises InvalidRequest for parameters that cannot be enforced, or that are no object's."""
+    name, kind = tool.function.name, tool.function.parameters.get("type", "object")
+    if kind != "object":
+        raise InvalidRequest(
+            f"the parameters of {name!r} are of type {kind!r}; arguments are always an object",
+            remedy="Describe an object with properties.",
+            param=f"{where}.parameters",
+        )
+    try:
+        compile_schema(json.dumps(_parameters(tool)))
+    except RecursionError as error:
+        raise InvalidRequest(
+            f"the parameters of {name!r} are nested too deeply", param=f"{where}.parameters"
+        ) from error
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            f"the parameters of {name!r} cannot be enforced: {error.message}",
+            remedy=error.remedy,
+            param=f"{where}.parameters",
+        ) from error
+
+
+def _parameters(tool: Tool) -> JsonObject:
+    """What a tool's arguments must satisfy: an object also where its schema names no type."""
+    given = tool.function.parameters
+    return given if given.keys() & {"$ref", "anyOf", "oneOf", "allOf"} else {"type": "object", **given}
+
+
 def _fits(arguments: Any, schema: JsonObject) -> bool:
     """Whether arguments satisfy a schema that `plan` let pass: it holds no pattern that could run for ever, and the
     empty registry fetches no reference from anywhere."""
     import jsonschema  # late: most devices never see a tool
     import referencing
 
-    return bool(jsonschema.Draft202012Validator(schema, registry=referencing.Registry()).is_valid(arguments))
+    validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
+    return isinstance(arguments, dict) and bool(validator.is_valid(arguments))
 
 
 def _schema(tools: Sequence[Tool]) -> str:
+    """A call of one of the tools; every tool's own schema stands whole below ``$defs``."""
     calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": tool.function.name}, "arguments": tool.function.parameters},
+            "properties": {"name": {"const": tool.function.name}, "arguments": {"$ref": f"#/$defs/{number}"}},
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for tool in tools
+        for number, tool in enumerate(tools)
     ]
-    return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
+    own = {str(number): _moved(_parameters(tool), f"#/$defs/{number}") for number, tool in enumerate(tools)}
+    return json.dumps({**(calls[0] if len(calls) == 1 else {"anyOf": calls}), "$defs": own})
+
+
+def _moved(schema: Any, to: str) -> Any:
+    """A schema, as `plan` let it pass, with its references into itself written for a document where it stands at
+    ``to``."""
+    if isinstance(schema, list):
+        return [_moved(item, to) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved: JsonObject = {}
+    for key, value in schema.items():
+        if key == "$ref" and isinstance(value, str):
+            moved[key] = to + value.removeprefix("#")
+        elif key in _NAMED and isinstance(value, dict):
+            moved[key] = {name: _moved(item, to) for name, item in value.items()}
+        else:
+            moved[key] = value if key in _DATA else _moved(value, to)
+    return moved

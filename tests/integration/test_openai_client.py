@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import jsonschema
 import openai
+import pydantic
 import pytest
 
 from tests.simulators.daemon import TINY, RunningDaemon
@@ -165,10 +166,11 @@ def test_a_seed_repeats_and_stop_strings_end(client: openai.OpenAI) -> None:
 
 def test_plain_completions_stream_with_logprobs(client: openai.OpenAI) -> None:
     stream = client.completions.create(model=TINY, prompt="The", max_tokens=6, temperature=0, stream=True, logprobs=2)
-    tokens = [
-        token for chunk in stream for c in chunk.choices if c.logprobs is not None for token in c.logprobs.tokens or []
-    ]
+    logprobs = [c.logprobs for chunk in stream for c in chunk.choices if c.logprobs is not None]
+    tokens = [token for about in logprobs for token in about.tokens or []]
     assert 1 <= len(tokens) <= 6
+    offsets = [offset for about in logprobs for offset in about.text_offset or []]
+    assert offsets == [sum(map(len, tokens[:number])) for number in range(len(tokens))]
 
 
 SCHEMA = {
@@ -257,6 +259,46 @@ def test_a_required_tool_call_names_one_of_the_tools(client: openai.OpenAI) -> N
     ).choices[0]
     assert choice.message.tool_calls
     assert choice.message.tool_calls[0].function.name in ("print_map", "call_lift")
+
+
+class Door(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    open: bool
+
+
+class OpenDoors(pydantic.BaseModel):
+    """Its JSON schema holds `$defs`, which references point to."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    left: Door
+    right: Door | None
+
+
+class Tree(pydantic.BaseModel):
+    """Its JSON schema is a reference itself, and recursive."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    leaf: bool
+    inner: Tree | None
+
+
+@pytest.mark.parametrize("arguments", [OpenDoors, Tree])
+@pytest.mark.parametrize("others", [[], TOOLS[1:]])
+def test_a_tool_described_by_a_pydantic_model_is_called(
+    client: openai.OpenAI, arguments: type[pydantic.BaseModel], others: list
+) -> None:
+    tool = openai.pydantic_function_tool(arguments)
+    choice = client.chat.completions.create(
+        model=SLM,
+        messages=[{"role": "user", "content": "Open the doors"}],
+        tools=[tool, *others],
+        tool_choice={"type": "function", "function": {"name": arguments.__name__}},
+        temperature=0,
+        max_tokens=300,
+    ).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.tool_calls
+    arguments.model_validate_json(choice.message.tool_calls[0].function.arguments)
 
 
 def test_a_tool_reply_goes_back_into_the_conversation(client: openai.OpenAI) -> None:
