@@ -70,10 +70,21 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, OutpostError):  # raised while the body was read
         return await _outpost_error(request, error.__cause__)
+    if error.status_code == 400 and error.__cause__ is not None:
+        return await _outpost_error(request, _unreadable(error.__cause__))
     if error.status_code == 404:
         return await _outpost_error(request, NotFound(f"no endpoint {request.method} {request.url.path}"))
     reply = error_body(InvalidRequest(str(error.detail)))
     return JSONResponse(reply, status_code=error.status_code, headers=error.headers)
+
+
+def _unreadable(cause: BaseException) -> InvalidRequest:
+    """A body that could not even be read as JSON or as a form."""
+    if isinstance(cause, UnicodeDecodeError):
+        return InvalidRequest(f"the body is not UTF-8 at byte {cause.start}", remedy="Send JSON as UTF-8 text.")
+    if isinstance(cause, RecursionError):
+        return InvalidRequest("the body is nested too deeply", remedy="Send a flatter one.")
+    return InvalidRequest(f"the body cannot be read: {cause}")
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

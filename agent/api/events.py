@@ -141,7 +141,7 @@ async def dismiss(id: str, daemon: Daemon) -> None:
     await daemon.reach.outbox.dismiss(id)
 
 
-@router.delete("/admin/sessions/{session}/events")
+@router.delete("/admin/sessions/{session:path}/events")
 async def forget(session: str, daemon: Daemon) -> JsonObject:
     """Delete what a session asked and was answered, here and in the audit log's payloads; the session ends."""
     await daemon.assistant.end_session(session)
@@ -166,6 +166,7 @@ async def _learn(id: str, daemon: Services) -> str:
 def _handoff(case: Case, now: float) -> JsonObject:
     return {
         "event_id": case.event_id,
+        "session": case.session,
         "state": case.state,
         "reason": case.reason,
         "question": case.question,

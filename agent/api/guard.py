@@ -112,7 +112,7 @@ class Guard:
                 f"the Host {host!r} is not this device's", remedy="Add it to server.allowed_hosts if it should be."
             )
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get(b"host", "").lower():
+        if origin is not None and _netloc(origin) != headers.get(b"host", "").lower():
             raise Forbidden(f"pages of {origin!r} may not call this device")
         if path in _OPEN or path.startswith(_OPEN_PREFIX):
             return False
@@ -169,6 +169,14 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()
+
+
+def _netloc(origin: str) -> str | None:
+    """Name and port of an Origin header; None for one that is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _bearer(header: str) -> str:

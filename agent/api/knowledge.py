@@ -119,7 +119,7 @@ async def train(body: TrainRequest, request: Request, daemon: Daemon) -> Respons
     return JSONResponse({"intents": report.intents, "examples": report.examples, "seconds": report.seconds})
 
 
-@router.delete("/sessions/{session}", status_code=204)
+@router.delete("/sessions/{session:path}", status_code=204)
 async def end_session(session: str, daemon: Daemon) -> None:
     """Forget a conversation; one that is not there is forgotten already."""
     await daemon.assistant.end_session(session)

@@ -109,6 +109,17 @@ class ChatTemplate:
         Raises BadModel when the template breaks a limit or fails, InvalidRequest when it refuses the messages.
         """
         try:
+            return self._render(messages, tools, variables)
+        except RecursionError as error:  # in what was sent: one inside the template is a BadModel already
+            raise InvalidRequest("the messages or tools are nested too deeply", remedy="Send flatter ones.") from error
+
+    def _render(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: str | None,
+        variables: Mapping[str, str | int | float | bool] | None,
+    ) -> list[str]:
+        try:
             offered = json.loads(tools) if tools else None
         except ValueError as error:
             raise InvalidRequest(f"tools is not JSON: {error}", param="tools") from error

@@ -97,6 +97,18 @@ def test_a_follow_up_is_read_in_its_conversation_and_ends_with_it(client: httpx.
     assert (ended["text"], ended["confidence"]) == (fresh["text"], fresh["confidence"])
 
 
+def test_a_session_ends_whatever_its_name(client: httpx.Client, operator: httpx.Client) -> None:
+    def sessions() -> str:
+        return next(line for line in client.get("/metrics").text.splitlines() if line.startswith("outpost_sessions "))
+
+    before = sessions()
+    ask(client, "Are there lockers?", session="hall/2?north")
+    assert sessions() != before
+    assert client.delete("/v1/sessions/hall%2F2%3Fnorth").status_code == 204
+    assert sessions() == before
+    assert operator.delete("/admin/sessions/hall%2F2%3Fnorth/events").status_code == 200
+
+
 def test_feedback_is_remembered_with_its_event(client: httpx.Client) -> None:
     event = ask(client, "Are there lockers?")["event_id"]
     before = client.get(f"/v1/events/{event}").json()
@@ -187,6 +199,8 @@ def test_other_hosts_names_and_other_sites_pages_are_refused(client: httpx.Clien
     assert (rebound.status_code, error_of(rebound)["code"]) == (403, "forbidden")
     foreign = client.post("/v1/chat/completions", headers={"origin": "https://evil.example"}, json={})
     assert foreign.status_code == 403
+    no_address = client.get("/v1/models", headers={"origin": "http://["})
+    assert (no_address.status_code, error_of(no_address)["code"]) == (403, "forbidden")
     own = client.get("/v1/models", headers={"origin": str(client.base_url).rstrip("/")})
     assert own.status_code == 200
 
@@ -200,7 +214,7 @@ def test_other_hosts_names_and_other_sites_pages_are_refused(client: httpx.Clien
         (b"", "body is missing"),
         (b"{", "not valid JSON"),
         (b'{"model": "outpost", "messages": [}', "not valid JSON"),
-        (b"\xff\xfe\xfa", "body"),
+        (b'{"model": "\xff"}', "not UTF-8 at byte 11"),
         (b'{"model": "outpost", "messages": []}', "messages"),
         (b'{"model": "outpost", "messages": [{"role": "wizard", "content": "x"}]}', "wizard"),
         (b'{"model": "outpost", "messages": [{"role": "user", "content": 5}]}', "content"),
@@ -210,8 +224,13 @@ def test_other_hosts_names_and_other_sites_pages_are_refused(client: httpx.Clien
         (b'{"model": "outpost", "messages": [{"role": "user", "content": "x"}], "max_tokens": -1}', "max_tokens"),
         (b'{"model": "outpost", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1e400}', "max_tokens"),
         (b'{"model": "outpost", "messages": [{"role": "user", "content": " \\u0000 "}]}', "no readable text"),
-        (b"[" * 100_000, "body"),
-        (b'{"model": "outpost", "seed": ' + b"9" * 5000 + b"}", "body"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"model": "outpost", "seed": ' + b"9" * 5000 + b"}", "5000 digits"),
+        (
+            b'{"model": "outpost-reference-slm", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", '
+            b'"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "' + b"[" * 100_000 + b'"}}]}]}',
+            "nested too deeply",
+        ),
     ],
 )
 def test_malformed_bodies_are_400s_that_say_what_is_wrong(client: httpx.Client, body: bytes, told: str) -> None:
@@ -351,6 +370,7 @@ def test_intents_and_documents_are_there_again_after_a_restart(tmp_path: Path) -
         ({"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a+)+$"}}}, "pattern"),
         ({"type": "object", "properties": {"x": {"$ref": "#/nowhere"}}}, "nowhere"),
         ({"type": "wizard"}, "wizard"),
+        ({"type": "integer"}, "an object"),
     ],
 )
 @pytest.mark.parametrize("choice", ["auto", "required"])
@@ -367,6 +387,13 @@ def test_tool_schemas_that_cannot_be_enforced_are_refused_at_once(
     response = client.post("/v1/chat/completions", json=body)
     assert (response.status_code, error_of(response)["param"]) == (400, "tools.0.function.parameters")
     assert told in error_of(response)["message"]
+
+
+def test_two_tools_of_one_name_are_refused(client: httpx.Client) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    body = {"model": "outpost-reference-slm", "messages": [{"role": "user", "content": "x"}], "tools": [tool, tool]}
+    response = client.post("/v1/chat/completions", json=body)
+    assert (response.status_code, error_of(response)["param"]) == (400, "tools")
 
 
 def test_a_tool_schema_nested_without_end_is_refused(client: httpx.Client) -> None:

@@ -108,6 +108,13 @@ def test_a_template_may_refuse_the_messages() -> None:
         render("{{ raise_exception('roles must alternate') }}")
 
 
+@pytest.mark.parametrize("depth", [500, 100_000])
+def test_arguments_nested_without_end_are_the_askers_mistake(depth: int) -> None:
+    call = ChatMessage("assistant", "", tool_calls=(ToolCall("1", "f", '{"a":' * depth + "1" + "}" * depth),))
+    with pytest.raises(InvalidRequest, match="nested"):
+        render(None, [call])
+
+
 def test_tools_that_are_no_json_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="tools"):
         render(None, tools="[")
