@@ -393,6 +393,8 @@ def _types(keywords: Mapping[str, Any], path: str) -> list[str]:
     types = [given] if isinstance(given, str) else given
     if not isinstance(types, list) or not all(isinstance(name, str) and name in _KEYWORDS for name in types):
         _refuse(f"type {json.dumps(given)[:60]} is unknown", path)
+    if "type" in keywords and not types:
+        _refuse("type names no type", path)
     return types
 
 

@@ -129,6 +129,7 @@ def test_integer_bounds_are_exact(accepts: Accepts, low: int | None, high: int |
         ({"type": "array", "uniqueItems": True}, "uniqueItems"),
         ({"type": "integer", "multipleOf": 3}, "multipleOf"),
         ({"type": "strnig"}, "strnig"),
+        ({"type": []}, "no type"),
         ({"type": "string", "format": "iri"}, "iri"),
         ({"type": "number", "minimum": 0.5}, "minimum"),
         ({"type": "integer", "minimum": 5, "maximum": 4}, "bounds"),
