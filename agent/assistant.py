@@ -20,7 +20,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from agent import prompts
+from agent import prompts, sayings
 from agent.audits import Held, Seen
 from agent.config import Assistant as AssistantConfig
 from agent.config import Overrides
@@ -234,7 +234,7 @@ class Assistant:
         best = max((candidate.confidence for candidate in verdict.candidates), default=0.0)
         answer = Answer(
             event_id=work.event_id,
-            text=self._config.handoff_text,
+            text=self._config.handoff_text or sayings.handoff(route.decision.reason, work.language),
             decision=route.decision.kind,
             reason=route.decision.reason,
             confidence=round(best, 4),

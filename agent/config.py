@@ -73,7 +73,7 @@ class Assistant(_Section):
     session_idle_s: float = Field(90.0, gt=0, le=86_400, description="idle time that ends a session, seconds")
     session_turns: int = Field(6, ge=0, le=100, description="earlier turns kept for context; 0 keeps none")
     handoff_text: str = Field(
-        "I can't answer that for certain. Please ask a member of staff.", description="said when a person must answer"
+        "", description="said when a person must answer; empty says it by reason, in English or German"
     )
     deferred_text: str = Field(
         "I can't answer that right now. I have passed your question on; its answer will be kept under {event_id}.",

@@ -14,6 +14,7 @@ LAYERS = {
     "engines": 1, "knowledge": 1, "confidence": 1, "escalation": 1, "updates": 1, "telemetry": 1,
     "assistant": 2, "intake": 2, "sessions": 2, "prompts": 2, "library": 2, "understanding": 2, "installation": 2,
     "calibrating": 2, "dependencies": 2, "gathering": 2, "deciding": 2, "audits": 2, "drifting": 2, "sameness": 2,
+    "sayings": 2,
     "api": 3,
     "daemon": 4, "parts": 4, "cli": 4, "__main__": 4,
 }  # fmt: skip

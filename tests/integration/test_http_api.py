@@ -463,6 +463,49 @@ def test_the_configured_limits_and_texts_are_used(tmp_path: Path) -> None:
         assert client.post("/v1/knowledge/lobby/documents", json={"documents": documents}).status_code == 413
 
 
+STAFF = """
+name = "desk"
+language = "en"
+[[intents]]
+name = "staff"
+handoff = true
+examples = ["I want to talk to a person", "can I speak to somebody", "get me a human", "I need a member of staff",
+  "ich möchte mit einem Menschen sprechen", "kann ich mit jemandem reden", "bitte holen Sie einen Mitarbeiter"]
+[[intents]]
+name = "greeting"
+response = "Hello."
+examples = ["hello there", "good morning", "guten Morgen", "hallo zusammen"]
+"""
+
+
+@pytest.mark.parametrize("own", ["", "Please ring the bell."])
+def test_who_asks_for_a_person_is_not_told_that_the_device_is_unsure(tmp_path: Path, own: str) -> None:
+    settings = {
+        "OUTPOST_MODELS__EMBEDDING": "",
+        "OUTPOST_MODELS__TEXT": "",
+        "OUTPOST_MODELS__RANKER": "",
+        "OUTPOST_ASSISTANT__LANGUAGES": '["en", "de"]',
+        "OUTPOST_ASSISTANT__HANDOFF_TEXT": own,
+    }
+    (tmp_path / "pack.toml").write_text(STAFF, encoding="utf-8")
+    with running_daemon(tmp_path, settings=settings) as daemon:
+        daemon.cli("intents", "train", str(tmp_path / "pack.toml"))
+        told = [
+            daemon.ask(f"{said}!") for said in ("I want to talk to a person", "Ich möchte mit einem Menschen sprechen")
+        ]
+        told.append(daemon.ask("Wann wurde der alte Leuchtturm am Hafen gebaut?"))
+    assert [answer["reason"] for answer in told] == ["person_requested", "person_requested", "no_evidence"]
+    assert [answer["text"] for answer in told] == (
+        [own] * 3
+        if own
+        else [
+            "Please speak to a member of staff, who will help you.",
+            "Bitte wenden Sie sich an das Personal, dort hilft man Ihnen.",
+            "Das kann ich nicht sicher beantworten. Bitte wenden Sie sich an das Personal.",
+        ]
+    )
+
+
 def test_an_embedding_model_may_come_and_go_while_the_daemon_runs(tmp_path: Path) -> None:
     if not os.environ.get("OUTPOST_EMBEDDING_MODEL"):
         pytest.skip("OUTPOST_EMBEDDING_MODEL names no built embedding model")
