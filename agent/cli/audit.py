@@ -68,7 +68,7 @@ def list_(
             print_json(asdict(entry))
         return
     print_table(
-        ("entry", "time", "what", "path", "endpoint", "size", "key"),
+        ("entry", "time", "what", "path", "endpoint", "size", "session", "key"),
         (
             (
                 entry.seq,
@@ -77,6 +77,7 @@ def list_(
                 entry.path,
                 entry.endpoint,
                 size(entry.size) if entry.kind == "sent" else "",
+                entry.session or "",
                 entry.key,
             )
             for entry in entries
@@ -103,7 +104,7 @@ def show(
 
 @app.command(short_help="Delete all that a session left behind.")
 def forget(
-    session: Annotated[str, typer.Argument(help="Id of a session.")],
+    session: Annotated[str, typer.Argument(help="Id of a session; `audit list` names it.")],
     url: Url = DEFAULT_URL,
     state: State = None,
     json: Json = False,

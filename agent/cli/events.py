@@ -49,7 +49,7 @@ def list_(url: Url = DEFAULT_URL, state: State = None, json: Json = False) -> No
         for case in cases:
             print_json(case)
         return
-    columns = ("event", "state", "waits", "language", "question", "answer")
+    columns = ("event", "session", "state", "waits", "language", "question", "answer")
     print_table(columns, (_row(case) for case in cases), none="nobody waits for an answer")
 
 
@@ -84,7 +84,9 @@ def dismiss(id: Id, url: Url = DEFAULT_URL, state: State = None, json: Json = Fa
 
 @app.command(short_help="Delete all that a session left behind.")
 def forget(
-    session: Annotated[str, typer.Argument(help="The conversation whose questions and answers are deleted.")],
+    session: Annotated[
+        str, typer.Argument(help="The conversation whose questions and answers are deleted; `events list` names it.")
+    ],
     url: Url = DEFAULT_URL,
     state: State = None,
     json: Json = False,
@@ -104,4 +106,5 @@ def forget(
 def _row(case: dict[str, Any]) -> tuple[object, ...]:
     waits = f"{case['waiting_s'] / 60:.0f} min" if case["state"] == "handed_off" else ""
     answer = case["answer"]["text"] if case["answer"] else ""
-    return case["event_id"], case["state"], waits, case["language"], case["question"], answer
+    session = case["session"] or ""
+    return case["event_id"], session, case["state"], waits, case["language"], case["question"], answer

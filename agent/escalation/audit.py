@@ -58,12 +58,14 @@ _MIGRATIONS: Final = (
     """,
 )
 _COLUMNS: Final = "seq, at, kind, key, path, endpoint, size, digest, detail, previous, hash"
+_SESSION: Final = "(SELECT session FROM payload WHERE payload.seq = entry.seq)"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One link of the chain. ``kind``: ``sent``, or ``deleted`` for payloads taken out since (``detail`` names their
-    numbers). ``at`` in Unix seconds, ``size`` of the payload in bytes; digest and hashes in hex."""
+    numbers). ``at`` in Unix seconds, ``size`` of the payload in bytes; digest and hashes in hex. ``session`` is no part
+    of the chain: it is kept, and deleted, with the payload."""
 
     seq: int
     at: float
@@ -76,6 +78,7 @@ class Entry:
     detail: str
     previous: str
     hash: str
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +182,14 @@ def verify(path: Path, *, noted: str = "") -> Verdict:
 def entries(path: Path, *, limit: int = 50) -> list[Entry]:
     """The newest entries, oldest first. Raises as `verify`."""
     with _reading(path) as db:
-        rows = db.execute(f"SELECT {_COLUMNS} FROM entry ORDER BY seq DESC LIMIT ?", (limit,))
+        rows = db.execute(f"SELECT {_COLUMNS}, {_SESSION} FROM entry ORDER BY seq DESC LIMIT ?", (limit,))
         return [Entry(*row) for row in rows][::-1]
 
 
 def show(path: Path, seq: int) -> tuple[Entry, bytes | None]:
     """An entry and what was sent, None where that was deleted. Raises as `verify`; NotFound for no such entry."""
     with _reading(path) as db:
-        row = next(db.execute(f"SELECT {_COLUMNS} FROM entry WHERE seq = ?", (seq,)), None)
+        row = next(db.execute(f"SELECT {_COLUMNS}, {_SESSION} FROM entry WHERE seq = ?", (seq,)), None)
         if row is None:
             raise NotFound(f"no entry {seq} in the audit log", remedy="`outpost audit list` names them.")
         data = next(db.execute("SELECT data FROM payload WHERE seq = ?", (seq,)), None)

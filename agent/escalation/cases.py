@@ -20,14 +20,14 @@ ROW_BYTES = 512
 _PASSAGES = 3
 COLUMNS = (
     "event_id, state, reason, language, collection, personal, question, passages, asked_at, changed_at, expires_at,"
-    " attempts, answer, answer_kind, answered_by, learned"
+    " attempts, answer, answer_kind, answered_by, learned, session"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One question as it stands. Times in Unix seconds; ``personal``: it held personal data; ``passages``: what the
-    device found, best first; ``learned``: its answer is in the knowledge base."""
+    device found, best first; ``learned``: its answer is in the knowledge base; ``session``: for the operator only."""
 
     event_id: str
     state: State
@@ -45,6 +45,7 @@ class Case:
     answer_kind: AnswerKind | None = None
     answered_by: str | None = None
     learned: bool = False
+    session: str | None = None
 
     @property
     def final(self) -> bool:

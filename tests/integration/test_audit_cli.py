@@ -42,12 +42,15 @@ def test_verify_list_show_and_forget(state: Path) -> None:
 
     listed = [json.loads(line) for line in outpost(state, "list", "--json").stdout.splitlines()]
     assert [(entry["seq"], entry["endpoint"]) for entry in listed] == [(1, "cloud"), (2, "cloud"), (3, "cloud")]
+    assert [entry["session"] for entry in listed] == ["anna", "ben", "anna"]
     assert outpost(state, "show", "2").stdout == '{"question": "question 2 of ben"}'
+    assert json.loads(outpost(state, "show", "2", "--json").stdout)["session"] == "ben"
 
     forgotten = outpost(state, "forget", "anna", "--json")
     assert forgotten.returncode == 0, forgotten.stderr
     assert json.loads(forgotten.stdout)["payloads"] == 2
     assert "deleted" in outpost(state, "show", "1").stdout
+    assert "anna" not in outpost(state, "list", "--json").stdout
     assert outpost(state, "show", "2").stdout == '{"question": "question 2 of ben"}'
 
     again = outpost(state, "verify", "--head", found["head"])

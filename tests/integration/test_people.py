@@ -89,7 +89,13 @@ def test_nobody_has_to_answer_and_the_asker_is_told(place: RunningDaemon) -> Non
 
 
 def test_a_sessions_questions_are_deleted(place: RunningDaemon) -> None:
+    """The operator finds the session of a question; nobody else is told."""
     id = place.ask(UNKNOWN, session="visitor-7")["event_id"]
+    listed = [json.loads(line) for line in place.cli("events", "list", "--json").stdout.splitlines()]
+    assert [case["session"] for case in listed if case["event_id"] == id] == ["visitor-7"]
+    assert "visitor-7" in place.cli("events", "list").stdout
+    with place.client() as client:
+        assert "visitor-7" not in client.get(f"/v1/events/{id}").text
     gone = json.loads(place.cli("events", "forget", "visitor-7", "--json").stdout)
     assert gone["questions"] == 1
     with place.client() as client:
@@ -165,6 +171,7 @@ def test_the_kiosk_shows_a_persons_answer_when_it_comes(place: RunningDaemon, vi
     desk = visit(place, "/operator", color_scheme="dark")
     unlock(desk, place)
     case = desk.page.locator("#cases li").filter(has_text=question)
+    expect(case).to_contain_text("session ")
     case.get_by_label("Your answer").fill("A view of the\nlake at night.")
     assert_accessible(desk.page)
     screenshot(desk.page, "people-desk")

@@ -46,11 +46,17 @@ function why(reason) {
   return has(key) ? say(key) : reason.replaceAll("_", " ");
 }
 
-function about({ waiting_s: waiting, collection, reason, state, personal }) {
+function about({ waiting_s: waiting, collection, reason, state, personal, session }) {
   const minutes = Math.round(waiting / 60);
   const since = new Intl.RelativeTimeFormat(language(), { numeric: "auto", style: "short" });
   const age = minutes < 60 ? since.format(-minutes, "minute") : since.format(-Math.round(minutes / 60), "hour");
-  const parts = [age, collection, state === "handed_off" ? why(reason) : null, personal ? say("op_case_personal") : null];
+  const parts = [
+    age,
+    collection,
+    state === "handed_off" ? why(reason) : null,
+    personal ? say("op_case_personal") : null,
+    session ? say("op_case_session", { session }) : null,
+  ];
   return parts.filter(Boolean).join(" · ");
 }
 
