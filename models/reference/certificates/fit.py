@@ -3,9 +3,10 @@
     python models/reference/certificates/fit.py --embedding FOLDER [--evidence FILE]
 
 FOLDER is what quantize.embedding makes of all-MiniLM-L6-v2. A daemon with the reference models and the demo's pack
-answers every question of ../natural-calibration (some ten minutes), every intent of intents.jsonl; for each promise
-below a certificate is written here where one is earned, and report-*.html says why or why not. ``--evidence`` keeps
-what the questions gave in FILE, and takes it from there where the file exists and the same parts are loaded.
+answers every question of ../natural-calibration (some ten minutes) and classifies every utterance of intents*.jsonl;
+for each promise below a certificate is written here where one is earned, and report-*.html says why or why not.
+``--evidence`` keeps what the questions gave in FILE, and takes it from there where the file exists and the same parts
+are loaded.
 """
 
 from __future__ import annotations
@@ -35,15 +36,14 @@ from agent.installation import Installation  # noqa: E402
 from agent.knowledge.intents import parse_pack  # noqa: E402
 from tests.simulators.daemon import DEMO, clean_environment, running_daemon  # noqa: E402
 
-FILES = {
-    "intents": [HERE / "intents.jsonl"],
-    "answers": [HERE.parent / "natural-calibration" / f"questions-{pen}.jsonl" for pen in "cdef"],
-}
-TUNE = {"intents": [], "answers": [HERE.parent / "natural-calibration" / f"questions-{pen}.jsonl" for pen in "ab"]}
-"""Fitted on, where the data have a part for that; without one the calibration halves them."""
+QUESTIONS = HERE.parent / "natural-calibration"
+TUNE = {"intents": [HERE / "intents.jsonl"], "answers": [QUESTIONS / f"questions-{pen}.jsonl" for pen in "ab"]}
+"""What the scores are fitted on."""
+FILES = {"intents": [HERE / "intents-b.jsonl"], "answers": [QUESTIONS / f"questions-{pen}.jsonl" for pen in "cdef"]}
+"""What certifies, and has been used for nothing else."""
 NAMES = {
-    "intents": "models/reference/certificates/intents.jsonl",
-    "answers": "models/reference/natural-calibration",
+    "intents": "models/reference/certificates/intents-b.jsonl",
+    "answers": "models/reference/natural-calibration, questions-c to -f",
 }
 PROMISES = (0.05, 0.10)
 DELTA = 0.05
