@@ -125,6 +125,7 @@ def test_the_devices_own_collection_can_be_asked(device: RunningDaemon, tmp_path
 async def test_a_device_by_keywords_is_calibrated_on_what_it_was_taught(tmp_path: Path) -> None:
     """Search by keywords is no gap where the configuration names no embedding model."""
     pages = {f"{name}.md": f"# The {name}\n\nThe {name} stands in room {at}.\n" for at, name in enumerate(FIGURES, 500)}
+    asked: list[tuple[str, tuple[str, ...]]]
     asked = [(f"Where does the {name} stand?", (f"room {at}",)) for at, name in enumerate(FIGURES, 500)]
     asked += [(f"Which museum in Paris bought a painting of an {name}?", ()) for name in FIGURES[::2]]
     async with Labels(tmp_path / "labels.db", keep=len(asked)) as labels:
