@@ -301,7 +301,7 @@ def _override(data: dict[str, Any], env: Mapping[str, str]) -> dict[tuple[str, s
         section, _, key = name.removeprefix("OUTPOST_").lower().partition("__")
         table = data.setdefault(section, {})
         if isinstance(table, dict):
-            table[key] = _parse(value)
+            table[key] = _parse(value, text=_is_text(section, key))
             overridden[section, key] = name
     return overridden
 
@@ -319,25 +319,39 @@ def _nearest_variable(name: str) -> str:
     return f"; did you mean OUTPOST_{matches[0]}?" if matches else "; a field is set by OUTPOST_SECTION__FIELD"
 
 
-def _parse(value: str) -> Any:
-    """A variable's value as TOML where it is TOML (numbers, booleans, lists), else the text itself."""
+def _parse(value: str, *, text: bool) -> Any:
+    """A variable's value as TOML where it is TOML (numbers, booleans, lists), else the text itself; for a field that
+    holds ``text``, whose name may be 12 or true, as a quoted text or as it stands."""
     try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):  # a number of thousands of digits is a plain ValueError
         return value
+    return value if text and not isinstance(parsed, str) else parsed
+
+
+def _is_text(section: str, key: str) -> bool:
+    about = Config.model_fields.get(section)
+    if about is None or not isinstance(about.annotation, type) or not issubclass(about.annotation, BaseModel):
+        return False
+    field = about.annotation.model_fields.get(key)
+    return field is not None and field.annotation in (str, str | None)
 
 
 def _explain(source: Path, error: ValidationError, overridden: Mapping[tuple[str, str], str]) -> str:
     lines = []
     for problem in error.errors():
         key = [str(part) for part in problem["loc"]]
-        variable = overridden.get((key[0], key[1])) if len(key) > 1 else None
+        variable = overridden.get((key[0], key[1])) if len(key) > 1 else _of_section(key[0], overridden)
         where = f"the variable {variable}" if variable else str(source)
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key {'.'.join(key)!r}{_nearest(problem['loc'])}")
         else:
             lines.append(f"{where}: {'.'.join(key)} = {problem['input']!r}: {problem['msg']}")
     return "\n".join(lines)
+
+
+def _of_section(section: str, overridden: Mapping[tuple[str, str], str]) -> str | None:
+    return next((variable for (of, _), variable in overridden.items() if of == section), None)
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

@@ -95,9 +95,20 @@ def test_loopback_is_told_apart(host: str, loopback: bool) -> None:
     assert with_server(Config(), host=host, port=None).server.loopback is loopback
 
 
-def test_a_mistyped_variable_is_named_itself(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"variable OUTPOST_SERVER__PROT.*did you mean 'port'"):
-        load(write(tmp_path, ""), env={"OUTPOST_SERVER__PROT": "1"})
+@pytest.mark.parametrize(("value", "name"), [("12", "12"), ("true", "true"), ('"a"', "a")])
+def test_a_name_may_look_like_a_number(tmp_path: Path, value: str, name: str) -> None:
+    assert load(write(tmp_path, ""), env={"OUTPOST_DEVICE__NAME": value}).device.name == name
+
+
+def test_a_variable_of_thousands_of_digits_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"variable OUTPOST_SERVER__PORT"):
+        load(write(tmp_path, ""), env={"OUTPOST_SERVER__PORT": "9" * 5000})
+
+
+@pytest.mark.parametrize(("name", "told"), [("SERVER__PROT", "did you mean 'port'"), ("SERVR__PORT", "mean 'server'")])
+def test_a_mistyped_variable_is_named_itself(tmp_path: Path, name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"variable OUTPOST_{name}.*{told}"):
+        load(write(tmp_path, ""), env={f"OUTPOST_{name}": "1"})
 
 
 @pytest.mark.parametrize(
