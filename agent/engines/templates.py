@@ -50,6 +50,10 @@ class _OutOfTime(BaseException):
     """Raised by the timer inside a template; no ``except Exception`` in Jinja can swallow it."""
 
 
+class _Failed(BadModel):
+    """The template ended in an error of its own, within its limits."""
+
+
 class _Refusal(TemplateError):
     """The template called raise_exception."""
 
@@ -106,12 +110,25 @@ class ChatTemplate:
     ) -> list[str]:
         """The prompt up to the assistant's turn, as fragments to tokenize one by one with control tokens enabled.
 
-        Raises BadModel when the template breaks a limit or fails, InvalidRequest when it refuses the messages.
+        Raises BadModel when the template breaks a limit or fails, InvalidRequest when it refuses the messages or fails
+        at them only.
         """
         try:
             return self._render(messages, tools, variables)
+        except _Failed as error:
+            if self._can_ask():
+                raise InvalidRequest(f"these messages do not fit the model's template: {error.message}") from error
+            raise
         except RecursionError as error:  # in what was sent: one inside the template is a BadModel already
             raise InvalidRequest("the messages or tools are nested too deeply", remedy="Send flatter ones.") from error
+
+    def _can_ask(self) -> bool:
+        """Whether the template is sound: it renders a plain question."""
+        try:
+            self._render([ChatMessage("user", "x")], None, None)
+        except (BadModel, InvalidRequest):
+            return False
+        return True
 
     def _render(
         self,
@@ -138,14 +155,14 @@ class ChatTemplate:
             try:
                 text = self._fill({**values, "messages": [self._plain(m, parsed=False) for m in messages]}, limit)
             except TypeError as error:
-                raise BadModel(f"the chat template failed: {error}") from error
+                raise _Failed(f"the chat template failed: {error}") from error
         return text.split(_MARK)
 
     def _fill(self, values: dict[str, Any], limit: int) -> str:
         with _limits(self._cpu_seconds):
             parts: list[str] = []
             length = 0
-            for part in self._template.generate(**values):
+            for part in self._template.generate(values):
                 parts.append(part)
                 length += len(part)
                 if length > limit:
@@ -270,9 +287,9 @@ def _limits(cpu_seconds: float) -> Iterator[None]:
     except SecurityError as error:
         raise BadModel(f"the chat template reached for something forbidden: {error.message}") from error
     except TemplateError as error:
-        raise BadModel(f"the chat template failed: {type(error).__name__}: {error.message}") from error
+        raise _Failed(f"the chat template failed: {type(error).__name__}: {error.message}") from error
     except (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, ValueError) as error:
-        raise BadModel(f"the chat template failed: {type(error).__name__}: {error}") from error
+        raise _Failed(f"the chat template failed: {type(error).__name__}: {error}") from error
     finally:
         if memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, memory)

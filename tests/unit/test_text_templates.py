@@ -108,6 +108,16 @@ def test_a_template_may_refuse_the_messages() -> None:
         render("{{ raise_exception('roles must alternate') }}")
 
 
+def test_messages_that_a_sound_template_cannot_show_are_the_askers_mistake() -> None:
+    asked = "{{ (messages | selectattr('role', 'equalto', 'user') | list)[-1].content }}"
+    with pytest.raises(InvalidRequest, match="do not fit"):
+        render(asked, [ChatMessage("assistant", "hello")])
+
+
+def test_a_variable_may_have_any_name() -> None:
+    assert render("{{ args }}", variables={"self": "a", "args": 1}) == "1"
+
+
 @pytest.mark.parametrize("depth", [500, 100_000])
 def test_arguments_nested_without_end_are_the_askers_mistake(depth: int) -> None:
     call = ChatMessage("assistant", "", tool_calls=(ToolCall("1", "f", '{"a":' * depth + "1" + "}" * depth),))
