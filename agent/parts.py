@@ -218,6 +218,11 @@ async def _own_memory() -> int:
     return (await asyncio.to_thread(measure_pss, [own])).get(own, 0)
 
 
+def _unit(name: str) -> str:
+    """A field's name as metrics spell it: units in full."""
+    return f"{name[:-2]}_seconds" if name.endswith("_s") else name
+
+
 def _gauges(services: Services) -> State:
     pool = services.pool.status()
     spent = services.reach.budget.spent()
@@ -235,7 +240,7 @@ def _gauges(services: Services) -> State:
             "cloud_money_today": spent.money,
             "audit_entries": services.reach.audit.length,
             "cloud_online": float(services.reach.escalator.online()),
-            **({} if outbox is None else {f"outbox_{name}": value for name, value in asdict(outbox).items()}),
+            **({} if outbox is None else {f"outbox_{_unit(name)}": value for name, value in asdict(outbox).items()}),
             **({} if services.reach.link is None else {"mqtt_connected": float(services.reach.link.online())}),
         },
         workers={

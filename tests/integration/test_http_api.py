@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_health_readiness_and_metrics(client: httpx.Client) -> None:
         "outpost_ready 1",
     ):
         assert name in text
+
+
+def test_metrics_are_outposts_and_spell_their_units(client: httpx.Client) -> None:
+    kinds = re.findall(r"^# TYPE (\S+) (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    assert len(kinds) > 30
+    for name, kind in kinds:
+        assert name.startswith("outpost_")
+        assert not re.search(r"_(s|ms|mb|kb|min|hours|size|time)$", name), name
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert kind != "histogram" or name.endswith("_seconds"), name
 
 
 def test_an_intent_acts_and_fills_its_slot(client: httpx.Client) -> None:
