@@ -43,7 +43,7 @@ from agent.errors import (
     StorageFull,
 )
 from agent.escalation.cases import Case
-from agent.messages import CLOUD_CUT, Answer, CloudReply, Evidence, Inquiry
+from agent.messages import CLOUD_CUT, Answer, CloudReply, Evidence, Inquiry, Note
 from agent.prompts import is_refusal
 from agent.telemetry.drift import Drift
 from agent.telemetry.journal import Event, Journal, Rating
@@ -440,13 +440,15 @@ class Audits:
 
     def notes(self) -> list[str]:
         """What an operator should know now."""
-        notes = []
+        notes: list[str] = []
         for route in ROUTES:
             standing = self._standing(route)
             if standing.reason == "certificate_revoked":
-                notes.append(f"the certificate of the route {route} is revoked: {standing.detail}")
+                text = f"the certificate of the route {route} is revoked: {standing.detail}"
+                notes.append(Note(text, "revoked", route=route))
             elif standing.certificate is not None and self._drifting.of(standing.certificate).warning:
-                notes.append(f"the confidences of the route {route} have drifted from those it was calibrated on")
+                text = f"the confidences of the route {route} have drifted from those it was calibrated on"
+                notes.append(Note(text, "drifted", route=route))
         return notes
 
     async def status(self) -> AuditStatus:

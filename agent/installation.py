@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.config import Config
 from agent.engines.pool import ModelSpec
 from agent.engines.protocol import LoadSpec, Payload
-from agent.messages import InstalledModel
+from agent.messages import InstalledModel, Note
 from agent.paths import shipped
 from agent.updates.catalog import Catalog, ModelStore
 
@@ -65,7 +65,8 @@ class Installation:
         name = config.models.text
         if not name or name in self._models:
             return []
-        return [f"no SLM: {name} is not installed (`outpost models pull {name}`); answers are quotes only"]
+        text = f"no SLM: {name} is not installed (`outpost models pull {name}`); answers are quotes only"
+        return [Note(text, "no_slm", model=name)]
 
     def notes(self) -> Sequence[str]:
         """Models that are there and cannot be used, as of the last `refresh`."""

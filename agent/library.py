@@ -22,7 +22,7 @@ from agent.knowledge.ingest import documents_of_jsonl
 from agent.knowledge.knowledge import Knowledge
 from agent.knowledge.retrieval import Retriever
 from agent.knowledge.store import CollectionStats, Found, StoredDocument
-from agent.messages import Document, InstalledModel, Retrieval
+from agent.messages import Document, InstalledModel, Note, Retrieval
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -154,7 +154,10 @@ class Library:
 
     def notes(self) -> Sequence[str]:
         """Why search goes by keywords only, where it does."""
-        return [f"keyword search only: {self._knowledge.problem}"] if self._knowledge.problem else []
+        if not self._knowledge.problem:
+            return []
+        text = f"keyword search only: {self._knowledge.problem}"
+        return [Note(text, "keyword") if self._embedder is None else text]
 
     async def keep_embedded(self) -> None:
         """Embed what was stored without an embedding model; runs until it is cancelled."""

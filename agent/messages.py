@@ -23,6 +23,19 @@ REFUSAL = "I don't know."
 """What an SLM is asked to say when the passages do not hold the answer; never served as an answer."""
 
 
+class Note(str):
+    """A sentence in English about the device, with a stable code and its values for who says it in another language."""
+
+    __slots__ = ("code", "values")
+    code: str
+    values: Mapping[str, str]
+
+    def __new__(cls, text: str, code: str, **values: str) -> Note:
+        note = super().__new__(cls, text)
+        note.code, note.values = code, values
+        return note
+
+
 # ---------------------------------------------------------------- models
 
 

@@ -15,6 +15,7 @@ from agent.api.services import Services, services
 from agent.api.wire import JsonObject, ModelRequest
 from agent.engines.pool import ModelStatus
 from agent.escalation.escalator import EscalationStatus
+from agent.messages import Note
 
 router = APIRouter()
 Daemon = Annotated[Services, Depends(services)]
@@ -63,6 +64,7 @@ async def operator_status(daemon: Daemon) -> JsonObject:
     pool = daemon.pool.status()
     reference = {model.name for model in daemon.models() if model.reference}
     decisions = await daemon.journal.decisions(time.time() - _HOUR_S)
+    notes = daemon.notes()
     return {
         "version": daemon.version,
         "uptime_s": round(time.time() - daemon.started_at, 1),
@@ -92,7 +94,8 @@ async def operator_status(daemon: Daemon) -> JsonObject:
         "audit": await _audit(daemon),
         "live_risk": await audits.to_json(daemon.audits),
         "latency_ms": _latency(daemon.recent_ms),
-        "notes": list(daemon.notes()),
+        "notes": list(notes),
+        "note_codes": [{"code": n.code, **n.values} if isinstance(n, Note) else None for n in notes],
     }
 
 

@@ -26,6 +26,7 @@ from agent.escalation.handoff import Announcer, notices
 from agent.escalation.https import Https
 from agent.escalation.outbox import Outbox
 from agent.escalation.store import Store
+from agent.messages import Note
 
 if TYPE_CHECKING:
     from agent.escalation.link import MqttLink
@@ -50,8 +51,9 @@ class Reach:
         found = [f"questions are not announced by {name}: {why}" for name, why in self.announcer.problems.items()]
         outbox = self.escalator.outbox_seen
         if outbox is not None and outbox.bytes > NEARLY_FULL * outbox.limit_bytes:
-            share = 100 * outbox.bytes / outbox.limit_bytes
-            found.append(f"the outbox is {share:.0f} % full: {outbox.waiting} questions wait for a line")
+            share, waiting = f"{100 * outbox.bytes / outbox.limit_bytes:.0f}", str(outbox.waiting)
+            text = f"the outbox is {share} % full: {waiting} questions wait for a line"
+            found.append(Note(text, "outbox", share=share, waiting=waiting))
         return found
 
     async def run(self) -> None:

@@ -194,6 +194,7 @@ def test_the_kiosk_shows_a_persons_answer_when_it_comes(place: RunningDaemon, vi
     screenshot(desk.page, "people-learnt")
     desk.page.get_by_role("button", name="Deutsch").click()
     expect(desk.page.get_by_role("heading", name="Fragen an einen Menschen")).to_be_visible()
+    expect(desk.page.locator("#notes")).to_contain_text("Nur Stichwortsuche: Es gibt kein Einbettungsmodell.")
     assert_accessible(desk.page)
     screenshot(desk.page, "people-deutsch")
 

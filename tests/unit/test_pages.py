@@ -99,6 +99,16 @@ def test_what_the_agent_tells_by_a_code_has_a_text(prefix: str, codes: tuple[str
     assert {prefix + code for code in codes} == {key for key in keys if key.startswith(prefix)}
 
 
+def test_every_note_with_a_code_has_a_text_with_its_values() -> None:
+    texts = json.loads((WEB / "texts" / "en.json").read_bytes())
+    source = "".join(path.read_text() for path in sorted(WEB.parents[1].rglob("*.py")))
+    notes = re.findall(r'\bNote\(text, "(\w+)"((?:, \w+=[^,)]+)*)', source)
+    assert {f"op_note_{code}" for code, _ in notes} == {key for key in texts if key.startswith("op_note_")}
+    for code, values in notes:
+        named = set(re.findall(r"(\w+)=", values))
+        assert set(re.findall(r"{(\w+)}", texts[f"op_note_{code}"])) == named, code
+
+
 def test_every_documented_reason_has_a_text_for_visitor_and_operator() -> None:
     keys = set(json.loads((WEB / "texts" / "en.json").read_bytes()))
     table = (

@@ -101,11 +101,18 @@ function show() {
 }
 
 function showNotes(status) {
-  const notes = [...status.notes];
-  if (status.retrieval === "keyword" && !notes.some((note) => note.includes("keyword"))) notes.unshift(say("op_keyword"));
+  const notes = status.notes.map((note, i) => inWords(status.note_codes[i]) ?? note);
+  if (status.retrieval === "keyword" && !status.notes.some((note) => note.includes("keyword"))) notes.unshift(say("op_note_keyword"));
   if (status.escalation.trouble) notes.push(say("op_trouble", { error: status.escalation.trouble }));
   $("notes").hidden = notes.length === 0;
   $("notes").replaceChildren(...notes.map((note) => el("li", {}, icon("warning"), el("span", {}, note))));
+}
+
+// A note in the page's language, or null for one that the device has in English only.
+function inWords(coded) {
+  const key = `op_note_${coded?.code}`;
+  if (!has(key)) return null;
+  return say(key, coded.route ? { ...coded, route: word("op_route", coded.route) } : coded);
 }
 
 function showFigures({ queue, latency_ms: latency, decisions, escalation }) {
