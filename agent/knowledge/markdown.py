@@ -8,7 +8,8 @@ to be understood alone, and the blocks of one section are joined or split into c
 - blocks are joined while the chunk is short (JOIN_BELOW), so that a one-line paragraph is not lost among the vectors;
   two paragraphs that are long enough by themselves stay two chunks;
 - a block over SPLIT_OVER is split between its sentences; the parts of a table repeat its header;
-- a code block stays whole.
+- a code block stays whole;
+- what is longer than any writer means it (a log on one line, a cell of a megabyte) is cut at white space (LONGEST).
 
 Only what shapes search is understood; inline markup stays in the verbatim text and is taken out of the search text.
 """
@@ -26,6 +27,10 @@ JOIN_BELOW = 350
 """Characters under which a chunk takes in the next block of its section."""
 SPLIT_OVER = 1600
 """Characters over which a block is split; an embedding model reads about 256 word pieces."""
+LONGEST = 4 * SPLIT_OVER
+"""Characters of a chunk, and of what is quoted of it, that are not passed; its headings end at SPLIT_OVER."""
+DEEPEST = 8
+"""Levels of a list above an item that are told with it."""
 LONG_ITEM = 320
 """Characters over which a list item is quoted by the sentence instead of whole."""
 
@@ -50,7 +55,7 @@ def chunks_of(title: str, text: str) -> tuple[Chunk, ...]:
     """The chunks of a document in order; a text without a word gives none. Line ends are made ``\\n`` first."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     title = title.strip() or "Untitled"
-    return tuple(chunk for section in _sections(title, text) for chunk in _pack(section))
+    return tuple(piece for section in _sections(title, text) for chunk in _pack(section) for piece in _bounded(chunk))
 
 
 def plain(text: str) -> str:
@@ -243,7 +248,8 @@ def _list(lines: list[str], at: int, lead: str) -> tuple[_Block, int]:
         text = "\n".join(lines[at:end]).rstrip()
         indent = len(match["indent"].expandtabs(4))
         parents = [parent for parent in parents if parent[0] < indent]
-        above = [lead, *(parent[1] for parent in parents)] if lead else [parent[1] for parent in parents]
+        near = [parent[1] for parent in parents[-DEEPEST:]]
+        above = [lead, *near] if lead else near
         pieces.append((text, _item(text, above)))
         parents.append((indent, text.strip()))
         at = end
@@ -341,6 +347,24 @@ def _pack(section: _Section) -> Iterator[Chunk]:
             held.extend(found)
     if texts and held:
         yield Chunk(section.heading, "\n\n".join(texts), tuple(held))
+
+
+def _bounded(chunk: Chunk) -> Iterator[Chunk]:
+    """The chunk as it is, or what is too long of it as prose in pieces of SPLIT_OVER."""
+    heading = chunk.heading[:SPLIT_OVER]
+    longest = max(len(text) for sentence in chunk.sentences for text in (sentence.quoted, sentence.search))
+    if len(chunk.text) <= LONGEST and longest <= LONGEST:
+        yield Chunk(heading, chunk.text, chunk.sentences)
+        return
+    text, at = chunk.text, 0
+    while at < len(text):
+        end = at + SPLIT_OVER
+        if end < len(text) and (space := text.rfind(" ", at + 1, end + 1)) > 0:
+            end = space
+        part = text[at:end].strip()
+        at = end
+        if found := tuple(_sentence(piece) for piece in sentences.split(part)):
+            yield Chunk(heading, part, found)
 
 
 def _split(block: _Block) -> Iterator[tuple[str, list[Sentence]]]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.knowledge.chunks import with_heading
-from agent.knowledge.markdown import SPLIT_OVER, chunks_of, plain
+from agent.knowledge.markdown import LONGEST, SPLIT_OVER, chunks_of, plain
 from agent.paths import shipped
 
 PAGES = [
@@ -170,3 +170,26 @@ def test_any_mix_of_lines_is_chunked_without_loss(lines):
     held = "\n".join(sentence.text + sentence.lead for chunk in chunks for sentence in chunk.sentences)
     for word in ("item", "nested", "first", "text here.", "tab"):
         assert held.count(word) >= (1 if word in text else 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "word " * 200_000,
+        "x" * 500_000,
+        "字" * 500_000,
+        "- " + "a b " * 200_000,
+        "```\n" + "a b\n" * 200_000 + "```",
+        "|a|b|\n|-|-|\n|c|" + "d " * 200_000 + "|",
+        "# " + "h " * 200_000 + "\n\nText.",
+        "\n".join("  " * depth + "- item" for depth in range(1000)),
+    ],
+    ids=["one line", "one word", "no spaces", "one item", "code", "one cell", "heading", "nested items"],
+)
+def test_nothing_that_is_found_or_quoted_is_longer_than_anybody_reads(text):
+    chunks = chunks_of("T", text)
+    assert chunks
+    assert max(len(chunk.text) for chunk in chunks) <= LONGEST
+    assert max(len(s) for chunk in chunks for one in chunk.sentences for s in (one.quoted, one.search)) <= LONGEST
+    assert max(len(chunk.heading) for chunk in chunks) <= SPLIT_OVER
+    assert "".join("".join(chunk.text for chunk in chunks).split()) in "".join(text.split())
