@@ -54,8 +54,15 @@ _SPACES = re.compile(r"\s+")
 def chunks_of(title: str, text: str) -> tuple[Chunk, ...]:
     """The chunks of a document in order; a text without a word gives none. Line ends are made ``\\n`` first."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    title = title.strip() or "Untitled"
+    title = title.strip() or _own_title(text) or "Untitled"
     return tuple(piece for section in _sections(title, text) for chunk in _pack(section) for piece in _bounded(chunk))
+
+
+def _own_title(text: str) -> str:
+    """What a text that begins with a heading of the first level calls itself."""
+    lines = text.lstrip("\n").split("\n", 2)
+    heading = _heading(lines, 0)
+    return heading[1] if heading is not None and heading[0] == 1 else ""
 
 
 def plain(text: str) -> str:
@@ -131,7 +138,8 @@ def _heading(lines: list[str], at: int) -> tuple[int, str, int] | None:
     alone = at == 0 or not lines[at - 1].strip()
     if alone and line.strip() and not line.startswith(("    ", "\t")) and not _ITEM.match(line) and "|" not in line:
         below = lines[at + 1] if at + 1 < len(lines) else ""
-        if _UNDERLINE.match(below) and len(below.strip()) >= 3:
+        sentence = line.rstrip()[-1] in ".!?"  # with a rule right below it, which is no heading
+        if _UNDERLINE.match(below) and len(below.strip()) >= 3 and not sentence:
             return (1 if "=" in below else 2), plain(line), 2
         if (match := _BOLD_LINE.match(line)) and not below.strip() and match["text"].strip()[-1] not in ".!?":
             return 7, plain(match["text"]).rstrip(":"), 1

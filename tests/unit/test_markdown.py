@@ -66,6 +66,20 @@ def test_headings_make_a_path():
     assert with_heading("Museum > Hours > Easter", "Ten.") == "Hours: Easter: Ten."
 
 
+@pytest.mark.parametrize(
+    ("title", "text", "heading"),
+    [
+        ("", "\n# Guide\n\n## Lifts\n\nIn the hall.", "Guide > Lifts"),
+        ("", "Guide\n=====\n\nIn the hall.", "Guide"),
+        ("", "## Lifts\n\nIn the hall.", "Untitled > Lifts"),
+        ("", "In the hall.", "Untitled"),
+        ("House", "# Guide\n\nIn the hall.", "House > Guide"),
+    ],
+)
+def test_a_text_without_a_title_is_called_what_it_calls_itself(title, text, heading):
+    assert [chunk.heading for chunk in chunks_of(title, text)] == [heading]
+
+
 def test_underlined_bold_and_run_in_headings():
     text = "Hours\n-----\n\nNine.\n\n**Tickets**\n\nFive.\n\n**Food.** Soup is served. It is hot."
     chunks = chunks_of("T", text)
@@ -141,6 +155,12 @@ def test_short_paragraphs_join_and_long_ones_split():
     assert len(chunks) > 1
     assert all(len(chunk.text) <= SPLIT_OVER + 200 for chunk in chunks)
     assert sum(len(chunk.sentences) for chunk in chunks) == 80
+
+
+def test_a_sentence_over_a_rule_is_no_heading():
+    assert [s.text for s in sentences_of("We open at 9.\n----\n\nLifts\n----\nIn the hall.")] == [
+        "We open at 9.", "In the hall.",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["", "   \n\n", "#\n##\n", "---\n***\n"])
