@@ -130,11 +130,11 @@ class Library:
         return await self._knowledge.search(collection, query, k, filter)
 
     async def retrieve(self, question: str, collection: str) -> Retrieval:
-        """Passages and quotes for a question; a collection that is not there holds nothing."""
+        """Passages and quotes for a question; a collection that is not there holds nothing, and is named."""
         try:
             return await self._retriever.retrieve(question, collection)
         except NotFound:
-            return Retrieval((), (), self.mode)
+            return Retrieval((), (), self.mode, (f"there is no collection {collection!r}",))
 
     # ------------------------------------------------------------ embeddings
 

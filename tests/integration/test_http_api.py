@@ -65,6 +65,12 @@ def test_metrics_are_outposts_and_spell_their_units(client: httpx.Client) -> Non
         assert kind != "histogram" or name.endswith("_seconds"), name
 
 
+def test_an_answer_says_when_its_collection_is_not_there(client: httpx.Client) -> None:
+    answer = ask(client, "Are there lockers?", collection="no-such")
+    assert answer["decision"] == "handoff"
+    assert "there is no collection 'no-such'" in answer["notes"]
+
+
 def test_an_intent_acts_and_fills_its_slot(client: httpx.Client) -> None:
     answer = ask(client, "Please print me a map of floor 2")
     assert (answer["decision"], answer["answer_kind"], answer["intent"]) == ("action", "action", "print_map")
