@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ SYSTEM_CONFIG = Path("/etc/outpost/agent.toml")
 _PLAIN = frozenset({"OUTPOST_STATE", "OUTPOST_TOKEN", "OUTPOST_URL"})
 """Variables of the command line."""
 _OF_TESTS = frozenset({"OUTPOST_EMBEDDING_MODEL", "OUTPOST_SCREENSHOTS", "OUTPOST_SHARED_DATA"})
+_OF_A_SERVICE = re.compile(r"OUTPOST_(SERVICE_(HOST|PORT)\w*|PORT_\d+_(TCP|UDP)\w*)=.*|OUTPOST_PORT=\w+://.*")
+"""What Kubernetes sets in every container of a namespace that has a service called outpost."""
 
 
 class _Section(BaseModel):
@@ -292,7 +295,7 @@ def _override(data: dict[str, Any], env: Mapping[str, str]) -> dict[tuple[str, s
     one that is not known."""
     overridden = {}
     for name, value in env.items():
-        if not name.startswith("OUTPOST_") or name in _PLAIN | _OF_TESTS:
+        if not name.startswith("OUTPOST_") or name in _PLAIN | _OF_TESTS or _OF_A_SERVICE.fullmatch(f"{name}={value}"):
             continue
         if "__" not in name:
             raise ConfigError(

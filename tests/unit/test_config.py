@@ -130,3 +130,12 @@ def test_a_variable_that_sets_nothing_is_an_error(tmp_path: Path, name: str, tol
 def test_variables_for_others_are_left_alone(tmp_path: Path) -> None:
     names = ("OUTPOST_URL", "OUTPOST_TOKEN", "OUTPOST_STATE", "OUTPOST_EMBEDDING_MODEL", "OUTPOST_SHARED_DATA", "HOME")
     assert load(write(tmp_path, ""), env=dict.fromkeys(names, "x")) == Config()
+    service = {
+        "OUTPOST_SERVICE_HOST": "10.0.0.7",
+        "OUTPOST_SERVICE_PORT_HTTP": "8080",
+        "OUTPOST_PORT": "tcp://10.0.0.7:8080",
+        "OUTPOST_PORT_8080_TCP_ADDR": "10.0.0.7",
+    }
+    assert load(write(tmp_path, ""), env=service) == Config()
+    with pytest.raises(ConfigError, match="OUTPOST_PORT is not known; did you mean OUTPOST_"):
+        load(write(tmp_path, ""), env={"OUTPOST_PORT": "8090"})
