@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -156,12 +157,36 @@ def test_sigkill_leaves_no_worker_behind_and_the_next_start_works(tiny_daemon: R
         assert client.get("/readyz").status_code == 200
 
 
-def test_what_was_acknowledged_survives_sigkill_in_mid_ingest(tmp_path: Path) -> None:
-    """A child kills the daemon at a moment it cannot know; everything that got its 200 is there afterwards."""
+def test_a_worker_killed_while_it_reads_a_document_ends_only_that_upload(tmp_path: Path) -> None:
+    def upload(client: httpx.Client, name: str) -> httpx.Response:
+        files = {"file": (name, b"<p>The tearoom opens at nine.</p>")}
+        return client.post("/v1/knowledge/default/files", files=files)
+
+    with (
+        running_daemon(tmp_path / "state", settings={"OUTPOST_MODELS__EMBEDDING": ""}) as daemon,
+        daemon.client(operator=True) as client,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        assert upload(client, "first.html").status_code == 200
+        worker = daemon.worker_pid("documents")
+        os.kill(worker, signal.SIGSTOP)
+        cut = beside.submit(upload, client, "second.html")
+        until(lambda: model_status(daemon, "documents")["active"] == 1, "it is at work")
+        os.kill(worker, signal.SIGKILL)
+        refused = cut.result(timeout=30)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "worker_crashed")
+        assert upload(client, "second.html").json()["stored"] == ["second.html"]
+        listed = client.get("/v1/knowledge/default/documents").json()["documents"]
+        assert [document["id"] for document in listed] == ["first.html", "second.html"]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_acknowledged_survives_an_end_in_mid_ingest(tmp_path: Path, ending: signal.Signals) -> None:
+    """The daemon is ended at a moment it cannot know; everything that got its 200 is there afterwards."""
     state = tmp_path / "state"
     acknowledged: list[str] = []
     with running_daemon(state, settings={"OUTPOST_MODELS__EMBEDDING": ""}) as daemon:
-        threading.Timer(1.0, daemon.process.kill).start()
+        threading.Timer(1.0, daemon.process.send_signal, [ending]).start()
         with daemon.client(operator=True) as client:
             for number in range(100_000):
                 text = f"Document {number} tells about the number {number}. " * 20
@@ -169,6 +194,9 @@ def test_what_was_acknowledged_survives_sigkill_in_mid_ingest(tmp_path: Path) ->
                 try:
                     reply = client.post("/v1/knowledge/default/documents", json=body)
                 except httpx.TransportError:
+                    break
+                if reply.status_code == 503 and ending == signal.SIGTERM:
+                    assert reply.json()["error"]["code"] == "shutting_down"
                     break
                 assert reply.status_code == 200
                 acknowledged.append(f"d{number}")
