@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 from agent.engines.digits import MAX_DIGITS, decimals, integers
 from agent.errors import InvalidRequest
@@ -190,7 +191,7 @@ class _Compiler:
             _refuse(f"$ref {json.dumps(pointer)[:80]} does not point into this document", path)
         target = self._document
         for part in pointer.split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
+            key = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(target, dict) and key in target:
                 target = target[key]
             elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):

@@ -88,6 +88,7 @@ SHAPES = {
         (LIST, ["null", '{"head":1,"tail":{"head":2,"tail":null}}'], ['{"head":1}']),
         (SHAPES, ['{"kind":"disc","r":1.5}', '{"kind":"none"}'], ['{"kind":"disc"}', '{"kind":"other"}']),
         ({"allOf": [{"type": "boolean"}]}, ["true"], ["1"]),
+        ({"$ref": "#/$defs/a%20b~1c", "$defs": {"a b/c": {"const": 1}}}, ["1"], ["2"]),
         ({"type": "string", "format": "date"}, ['"2026-02-28"', '"2026-12-31"'], ['"2026-02-30"', '"2026-13-01"']),
         ({"type": "string", "format": "date-time"}, ['"2026-02-28T23:59:59Z"'], ['"2026-02-28T24:00:00Z"']),
         ({"type": "string", "format": "ipv4"}, ['"192.168.0.255"'], ['"192.168.0.256"', '"1.2.3"']),
