@@ -172,12 +172,17 @@ async def test_a_request_is_answered_by_the_server_behind_the_gateway(
 
 
 async def test_an_answer_streams(broker: Broker, both: tuple[RunningGateway, RunningGateway]) -> None:
+    """A piece may get lost, and those after it are not shown then; not so three times in a row."""
+    pieces: list[str] = []
     async with device(broker.settings(DEVICE)) as path:
-        events = await ask(path, request(max_tokens=300))
-    assert isinstance(events[-1], CloudReply)
-    pieces = [event.text for event in events[:-1] if isinstance(event, CloudDelta)]
+        for _ in range(3):
+            *streamed, reply = await ask(path, request(max_tokens=300))
+            assert isinstance(reply, CloudReply)
+            pieces = [event.text for event in streamed if isinstance(event, CloudDelta)]
+            assert reply.text.startswith("".join(pieces))
+            if pieces:
+                break
     assert pieces, "no partial answer came"
-    assert events[-1].text.startswith("".join(pieces))
 
 
 async def test_a_request_over_the_largest_message_goes_in_parts(
