@@ -1,4 +1,4 @@
-"""Fit the quote ranker and the provisional confidence on natural-dev and natural-train.
+"""Fit the quote ranker on natural-dev and natural-train, the provisional confidence on these and natural-calibration.
 
     python models/reference/natural-dev/fit.py --embedding FOLDER [--slm FILE.gguf] [--write]
 
@@ -12,11 +12,11 @@ evidence), pulled towards hand-set weights for the features that few questions s
 Confidence: a logistic regression over the features of agent/confidence/signals.py on the first quote of each question,
 right or not. Besides the unanswerable questions, every answerable one is asked once more with its evidence taken out of
 the sentences (with REMOVED_WEIGHT): a near miss of the kind that matters.
-With the ranking model (models/reference/ranker) figures and confidence come from natural-dev alone, because it has been
-trained on the other set.
-With ``--slm`` the language model answers from the three best quotes of every question of natural-dev, as the assistant
-has it do; its answers give the models "generated" and "quote_judged_with_generated". Refusals and agreement are
-features of the latter.
+With the ranking model (models/reference/ranker) figures and confidence come from natural-dev and natural-calibration,
+because it has been trained on the other set. The quotes' own weights are not fitted on natural-calibration.
+With ``--slm`` the language model answers from the three best quotes of every such question, as the assistant has it do;
+its answers give the models "generated" and "quote_judged_with_generated". Refusals and agreement are features of the
+latter.
 Both are plain gradient descent in numpy, without chance: the same data give the same files.
 """
 
@@ -47,11 +47,17 @@ from agent.knowledge.features import FEATURES, Table, understand  # noqa: E402
 from agent.knowledge.features import features as sentence_features  # noqa: E402
 from agent.messages import Alternative, Quote, Retrieval, Sampling, TokenLogprob  # noqa: E402
 
-SETS = tuple(ROOT / "models" / "reference" / name for name in ("natural-dev", "natural-train"))
+REFERENCE = ROOT / "models" / "reference"
+SETS = {
+    REFERENCE / "natural-dev": "questions*.jsonl",
+    REFERENCE / "natural-train": "questions*.jsonl",
+    REFERENCE / "natural-calibration": "questions-[ab].jsonl",
+}
+"""Folders and what of them is used: the other questions of natural-calibration certify, and do nothing else."""
 FOLDS = 8
 RANKER = ROOT / "models" / "reference" / "ranker"
-UNSEEN = "models/reference/natural-dev"
-FITTED_ON = "models/reference/natural-dev and natural-train"
+UNSEEN = "models/reference/natural-dev and natural-calibration (a, b)"
+FITTED_ON = "models/reference/natural-dev, natural-train and natural-calibration (a, b)"
 QUOTE_MODEL = ROOT / "agent" / "knowledge" / "quote_model.json"
 CONFIDENCE = ROOT / "agent" / "confidence" / "provisional.json"
 
@@ -108,7 +114,15 @@ class Example:
     @property
     def seen(self) -> bool:
         """By the ranking model, in its training."""
-        return (SETS[1] / "pages" / f"{Path(self.page).stem}.md").is_file()
+        return self.within("natural-train")
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the quotes' own weights are fitted on it."""
+        return not self.within("natural-calibration")
+
+    def within(self, name: str) -> bool:
+        return (REFERENCE / name / "pages" / f"{Path(self.page).stem}.md").is_file()
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,7 @@ def examples(asked: Sequence[natural.Asked]) -> list[Example]:
 
 
 def loaded(embedder: natural.DirectEmbedder | None) -> list[natural.Asked]:
-    return [one for folder in SETS for one in asyncio.run(natural.load(folder, embedder))]
+    return [one for folder, files in SETS.items() for one in asyncio.run(natural.load(folder, embedder, files))]
 
 
 def _example(asked: natural.Asked) -> Example:
@@ -145,7 +159,7 @@ def _example(asked: natural.Asked) -> Example:
 
 
 def fit_ranker(training: Sequence[Example], names: Sequence[str]) -> Weights:
-    usable = [example for example in training if len(example.evidence) and example.evidence.any()]
+    usable = [example for example in training if example.ranks and len(example.evidence) and example.evidence.any()]
     columns = [FEATURES.index(name) for name in names]
     rows = np.vstack([example.table.values[:, columns] for example in usable])
     held = np.concatenate([example.evidence for example in usable])
@@ -245,8 +259,8 @@ def folds(pages: set[str]) -> list[set[str]]:
 def cross_validated(
     everything: Sequence[Example], ranked: Sequence[str], judge: natural.DirectRanker | None = None
 ) -> tuple[list[Outcome], list[Outcome]]:
-    """Every outcome by a ranker that has not seen its page, and those of natural-dev once more with a ranking model,
-    which has seen the other pages."""
+    """Every outcome by a ranker that has not seen its page, and those of all sets but natural-train once more with a
+    ranking model, which has seen that."""
     outcomes, judged = [], []
     for left_out in folds({example.page for example in everything}):
         weights = fit_ranker([example for example in everything if example.page not in left_out], ranked)

@@ -62,7 +62,7 @@ def main() -> None:
     embedder = natural.DirectEmbedder(options.embedding)
     dev, training = (
         [example for example in fit.examples(asyncio.run(natural.load(folder, embedder))) if not example.removed]
-        for folder in fit.SETS
+        for folder in (fit.REFERENCE / "natural-dev", fit.REFERENCE / "natural-train")
     )
     weights = fit.fit_ranker(training, fit.RANKED)
     options.out.mkdir(parents=True, exist_ok=True)
