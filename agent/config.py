@@ -72,7 +72,7 @@ class Assistant(_Section):
     languages: tuple[str, ...] = Field(("en",), min_length=1, description="ISO 639-1 codes that are answered locally")
     collection: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="collection to search")
     max_question_chars: int = Field(2000, ge=1, le=100_000, description="longest question, characters")
-    min_confidence: float = Field(0.6, ge=0, le=1, description="least confidence of a local answer under best-effort")
+    min_confidence: float = Field(0.5, ge=0, le=1, description="least confidence of a local answer under best-effort")
     session_idle_s: float = Field(90.0, gt=0, le=86_400, description="idle time that ends a session, seconds")
     session_turns: int = Field(6, ge=0, le=100, description="earlier turns kept for context; 0 keeps none")
     handoff_text: str = Field(

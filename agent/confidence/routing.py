@@ -188,7 +188,7 @@ def weigh(
     """The candidates with the confidence that each route's valid certificate gives them; the others as they are.
 
     ``certified``: only what the certificate covers counts, so that evidence of a kind that it was not fitted on has
-    none. Else such evidence keeps its provisional confidence.
+    none. Else what the certificate does not cover keeps its provisional confidence, which is the more careful one.
     """
     weighed = []
     for candidate in candidates:
@@ -203,9 +203,8 @@ def weigh(
 def _weighed(candidate: Evidence, candidates: Sequence[Evidence], certificate: Certificate, certified: bool) -> float:
     if certified:
         return certificate.confidence(candidate.features, _others(candidate, candidates))
-    if any(name not in candidate.features for name in certificate.score.needed):
-        return candidate.confidence
-    return certificate.score(candidate.features)
+    covered = certificate.serves(candidate.features, _others(candidate, candidates))
+    return certificate.score(candidate.features) if covered else candidate.confidence
 
 
 def covering(served: Evidence, candidates: Sequence[Evidence], standings: Mapping[str, Standing]) -> str | None:

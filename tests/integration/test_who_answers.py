@@ -214,7 +214,7 @@ def test_a_dry_run_tells_the_route_and_takes_it_not(device: RunningDaemon, cloud
     assert (local["decision"], local["leaves"], local["answer"]) == ("local", False, DOCUMENT["text"])
     served = [candidate for candidate in local["candidates"] if candidate["served"]]
     assert [candidate["route"] for candidate in served] == ["quote"]
-    assert served[0]["confidence"] >= served[0]["least_confidence"] == 0.6
+    assert served[0]["confidence"] >= served[0]["least_confidence"] == 0.5
     assert served[0]["why_uncertified"] == uncertified("quote")
 
     printed = device.cli("ask", "--dry-run", UNKNOWN).stdout

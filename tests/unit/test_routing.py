@@ -220,7 +220,7 @@ def test_a_gated_certificate_covers_only_what_the_other_route_leaves() -> None:
     assert covering(generated, [left, generated], standings) == GATED.certificate.id
     assert covering(generated, [taken, generated], standings) is None
     assert [c.confidence for c in weigh([taken, generated], standings, certified=True)] == [pytest.approx(0.7), 0.0]
-    assert weigh([taken, generated], standings, certified=False)[1].confidence == 1.0
+    assert weigh([taken, generated], standings, certified=False)[1].confidence == generated.confidence == 0.5
 
 
 # ---------------------------------------------------------------- before generating
