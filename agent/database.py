@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -57,13 +58,26 @@ def opened(
         db.set_busy_timeout(BUSY_MS)
         if prepare is not None:
             prepare(db)
-        # fetchall: apsw runs the statements after one that gives a row only as the rows are read
-        db.execute(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}").fetchall()
+        _use_log(db)
+        db.execute(f"PRAGMA synchronous = {synchronous}").fetchall()
         if secure_delete:
             db.execute("PRAGMA secure_delete = ON").fetchall()
         migrate(db, path, migrations)
         undo.pop_all()
     return db
+
+
+def _use_log(db: apsw.Connection) -> None:
+    """WAL mode. SQLite does not wait for another connection that changes the mode of a new file at the same moment."""
+    ends = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except apsw.BusyError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.01)
 
 
 def migrate(db: apsw.Connection, path: Path, migrations: Sequence[str], to: int | None = None) -> None:

@@ -48,7 +48,7 @@ def test_the_assistant_answers_with_its_decision(client: openai.OpenAI) -> None:
     assert reply.choices[0].message.content
     assert about["decision"] in ("local", "handoff")
     assert 0 <= about["confidence"] <= 1
-    assert about["certificate"] is None
+    assert about["certificate"] is None or about["certificate"].startswith("quote-")
     assert about["event_id"].startswith("evt-")
     assert {"understand", "search", "total"} <= set(about["timings_ms"])
 
