@@ -15,6 +15,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,15 +109,14 @@ class Knowledge:
 
     async def __aenter__(self) -> Knowledge:
         loop = asyncio.get_running_loop()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._writer_thread.shutdown, wait=False)
+            undo.callback(self._threads.shutdown, wait=False)
             self._writer = await loop.run_in_executor(self._writer_thread, self._open)
             for _ in range(self._reader_count):
                 reader = partial(Store, self._path, read_only=True)
                 self._readers.put_nowait(await loop.run_in_executor(self._threads, reader))
-        except BaseException:
-            self._writer_thread.shutdown(wait=False)
-            self._threads.shutdown(wait=False)
-            raise
+            undo.pop_all()
         self._missing.set()
         return self
 
